@@ -1,0 +1,177 @@
+use std::time::Duration;
+
+use crate::Error;
+
+/// Everything that can be set, with its defaults.
+///
+#[doc = include_str!("../DEFAULTS.md")]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How long a lease lasts without a sign of life; another instance takes over after that.
+    pub lease: Duration,
+    /// The most messages in one run.
+    pub batch: u32,
+    /// How many entities this process runs at once.
+    pub concurrency: u32,
+    /// How many batches a hot entity runs before it queues up behind the others.
+    pub slice: u32,
+    /// How long an id given by the caller is remembered.
+    pub retention: Duration,
+    /// How long an id made by this library is remembered; it only serves calls with an unknown outcome.
+    pub own_retention: Duration,
+    /// How many attempts a message has, alone in its batch, before `poison` applies.
+    pub max_attempts: u32,
+    /// What becomes of a message that used up its attempts.
+    pub poison: PoisonPolicy,
+    /// The first wait after a failed run; it doubles with each further one, and is jittered.
+    pub backoff: Duration,
+    /// The longest wait after a failed run.
+    pub max_backoff: Duration,
+    /// A run that takes longer is cancelled, and counts as failed.
+    pub run_timeout: Duration,
+    /// How long a cancelled run may tidy up before it is aborted.
+    pub cancel_grace: Duration,
+    /// How long a database call is repeated, with the same ids, before its caller gets the error.
+    pub call_timeout: Duration,
+    /// How long `close` waits for running batches before it hands their leases back.
+    pub close_timeout: Duration,
+    /// How often this process looks for stranded work, jittered; `None`: never, and a cron calls
+    /// [`sweep`](crate::MailboxPoster::sweep).
+    pub sweep_every: Option<Duration>,
+    /// Where the loop runs.
+    pub scheduler: Scheduler,
+    /// What is refused before it reaches the database.
+    pub limits: Limits,
+}
+
+/// Where the loop runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheduler {
+    /// On tasks of the runtime the mailbox was built on; `post` returns when the message is durable.
+    #[default]
+    Concurrent,
+    /// Inside the caller: `post` returns when the lock it got was let go. Nothing runs after the call returned, and
+    /// no batch is started after `budget` has passed: for hosts that freeze a process between requests.
+    Inline {
+        /// How long one call may go on starting batches.
+        budget: Duration,
+    },
+    /// Nowhere: `post` only enqueues. For front ends whose messages are run by workers.
+    Never,
+}
+
+/// What becomes of a message that used up its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PoisonPolicy {
+    /// It moves to the dead letters with its error, and the entity goes on.
+    #[default]
+    DeadLetter,
+    /// The entity stops until an operator resumes it.
+    Pause,
+    /// It stays at the head and is tried again at the longest backoff: strict order, and an outage heals by itself.
+    Block,
+}
+
+/// What is refused before it reaches the database, with a typed error that names the field and the limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The most bytes of a payload's JSON text.
+    pub payload_bytes: usize,
+    /// The most bytes of a state's JSON text.
+    pub state_bytes: usize,
+    /// The most bytes of all names and values of a message's headers together.
+    pub headers_bytes: usize,
+    /// The most messages an entity may have pending.
+    pub backlog: u64,
+    /// The most calls waiting in this process for the database; further posts are refused with `Unavailable`.
+    pub waiting_calls: usize,
+}
+
+impl Limits {
+    /// The most bytes of an entity's key.
+    pub const KEY_BYTES: usize = 512;
+    /// The most bytes of a kind.
+    pub const KIND_BYTES: usize = 64;
+    /// The most bytes of a message id.
+    pub const ID_BYTES: usize = 256;
+    /// The most bytes of an error text that is stored; longer ones are cut at a character boundary.
+    pub const ERROR_BYTES: usize = 4096;
+    /// The most entities in one slice of a verb.
+    pub const SLICE: usize = 64;
+    /// The longest lease. A stored deadline farther away was written by a clock that has jumped back since.
+    pub const LEASE: Duration = Duration::from_secs(3600);
+    /// The longest delay, retention or backoff.
+    pub const DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 256 * 1024,
+            state_bytes: 1024 * 1024,
+            headers_bytes: 8 * 1024,
+            backlog: 100_000,
+            waiting_calls: 100_000,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            batch: 64,
+            concurrency: 64,
+            slice: 16,
+            retention: Duration::from_secs(24 * 3600),
+            own_retention: Duration::from_secs(600),
+            max_attempts: 5,
+            poison: PoisonPolicy::DeadLetter,
+            backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(60),
+            run_timeout: Duration::from_secs(300),
+            cancel_grace: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(30),
+            sweep_every: Some(Duration::from_secs(30)),
+            scheduler: Scheduler::Concurrent,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses values under which the loop could not keep its promises.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let positive = [("batch", self.batch), ("concurrency", self.concurrency), ("slice", self.slice)];
+        for (field, value) in positive {
+            if value == 0 {
+                return Err(Error::invalid(field, "must be at least 1"));
+            }
+        }
+        if self.max_attempts == 0 {
+            return Err(Error::invalid("max_attempts", "must be at least 1"));
+        }
+        if self.lease < Duration::from_millis(100) || self.lease > Limits::LEASE {
+            return Err(Error::invalid("lease", format!("must be between 100 ms and {:?}", Limits::LEASE)));
+        }
+        for (field, value) in [
+            ("retention", self.retention),
+            ("own_retention", self.own_retention),
+            ("max_backoff", self.max_backoff),
+        ] {
+            if value > Limits::DELAY {
+                return Err(Error::invalid(field, format!("must be at most {:?}", Limits::DELAY)));
+            }
+        }
+        if self.call_timeout.is_zero() {
+            return Err(Error::invalid("call_timeout", "must be longer than zero"));
+        }
+        if self.sweep_every.is_some_and(|period| period.is_zero()) {
+            return Err(Error::invalid("sweep_every", "must be longer than zero; None never sweeps"));
+        }
+        Ok(())
+    }
+}
