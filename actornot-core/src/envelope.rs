@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{EntityId, MessageId};
+use serde::Serialize;
+
+use crate::{EntityId, Error, Limits, MessageId};
 
 /// Trace context and whatever else travels with a message: names and values, in the order of their names.
 pub type Headers = BTreeMap<String, String>;
@@ -62,4 +64,36 @@ impl std::fmt::Debug for StoredMessage {
             .field("headers", &self.headers.len())
             .finish()
     }
+}
+
+impl NewMessage {
+    /// Refuses what is over a limit, before it reaches the database.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), Error> {
+        if self.payload.len() > limits.payload_bytes {
+            return Err(Error::too_large("payload", self.payload.len(), limits.payload_bytes));
+        }
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if headers > limits.headers_bytes {
+            return Err(Error::too_large("headers", headers, limits.headers_bytes));
+        }
+        if self.headers.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            return Err(Error::invalid("headers", "contain NUL, which not every database can store"));
+        }
+        for (field, value) in [("delay", self.delay), ("retention", self.retention)] {
+            if value > Limits::DELAY {
+                return Err(Error::invalid(field, format!("is longer than {:?}", Limits::DELAY)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value as JSON text within a limit.
+pub(crate) fn encode<T: Serialize>(field: &'static str, value: &T, limit: usize) -> Result<String, Error> {
+    let json = serde_json::to_string(value)
+        .map_err(|error| Error::invalid(field, "cannot be written as JSON").with_source(error))?;
+    if json.len() > limit {
+        return Err(Error::too_large(field, json.len(), limit));
+    }
+    Ok(json)
 }

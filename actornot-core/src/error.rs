@@ -82,9 +82,14 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         use ErrorKind::*;
         let retry = match kind {
-            Invalid { .. } | TooLarge { .. } | Unsupported | Conflict | Corrupt | Incompatible | Misuse | Closed => {
-                Retry::Never
-            }
+            Invalid { .. }
+            | TooLarge { .. }
+            | Unsupported
+            | Conflict
+            | Corrupt
+            | Incompatible
+            | Misuse
+            | Closed => Retry::Never,
             AccessDenied | ReadOnly => Retry::Never,
             BacklogFull { .. } | Unavailable | StorageFull => Retry::Safe,
             UnknownOutcome => Retry::SameId,

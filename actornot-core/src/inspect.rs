@@ -16,7 +16,12 @@ pub trait Inspect: Send + Sync + 'static {
     async fn read(&self, entities: &[EntityId]) -> Result<Vec<Option<Snapshot>>, Error>;
 
     /// Entities of a kind in the order of their keys' bytes, from behind `after`, at most `limit`.
-    async fn list(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error>;
+    async fn list(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(EntityId, Snapshot)>, Error>;
 
     /// The first queued messages, in order; delayed ones that are not due yet are not among them.
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error>;
@@ -28,7 +33,12 @@ pub trait Inspect: Send + Sync + 'static {
     async fn why(&self, entity: &EntityId) -> Result<Option<Why>, Error>;
 
     /// Dead letters of a kind, oldest first, from behind `after` (a [`DeadLetter::number`]), at most `limit`.
-    async fn dead_letters(&self, kind: &str, after: Option<u64>, limit: u32) -> Result<Vec<DeadLetter>, Error>;
+    async fn dead_letters(
+        &self,
+        kind: &str,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, Error>;
 
     /// Moves a dead letter back into its entity's queue, beyond the backlog limit; `false` if there is none.
     ///

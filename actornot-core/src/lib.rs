@@ -1,15 +1,47 @@
 //! actornot, "not quite an actor".
 #![forbid(unsafe_code)]
 
+mod batch;
+mod calls;
+mod claim;
 mod commit;
 mod config;
+mod context;
+mod engine;
 mod entity;
 mod envelope;
 mod error;
+mod failure;
+mod group;
+mod heartbeat;
+mod held;
 mod id;
 mod inspect;
 mod lease;
+mod mailbox;
+mod post;
 mod queue;
+mod receipt;
+mod runner;
+#[doc(hidden)]
+pub mod seam;
+mod settle;
+mod slots;
+mod sweep;
+mod system;
+mod turn;
+mod waiters;
+mod workers;
+
+pub use batch::{Batch, Delivery};
+pub use context::Context;
+pub use failure::Failure;
+pub use mailbox::{MailboxPoster, View};
+pub use post::Post;
+pub use receipt::{Receipt, Settled};
+pub use runner::{Ready, Runner};
+pub use sweep::Swept;
+pub use system::{Actornot, Builder, IntoQueue};
 
 pub use commit::{Commit, Effect, NewState, Next, Updated, Verdict, Waiting};
 pub use config::{Config, Limits, PoisonPolicy, Scheduler};

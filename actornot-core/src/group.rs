@@ -1,0 +1,177 @@
+//! Calls that wait while one is in flight form the next slice: no timer, no latency when idle.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::seam::{BoxFuture, Seam};
+use crate::{Error, ErrorKind, Retry};
+
+/// One verb of the contract, as a group calls it.
+pub(crate) trait Verb: Send + Sync + 'static {
+    /// One call.
+    type Ask: Clone + Send + Sync;
+    /// Its answer.
+    type Answer: Send;
+
+    /// How many of the waiting calls, from the front, form the next slice; at least one.
+    fn cut(&self, waiting: &mut dyn Iterator<Item = &Self::Ask>) -> usize;
+
+    /// Makes the calls of a slice in one trip; one answer for each, in order.
+    fn call<'a>(&'a self, slice: &'a [Self::Ask]) -> BoxFuture<'a, Vec<Result<Self::Answer, Error>>>;
+}
+
+/// The calls of one verb. A database call belongs to a task, never to a caller: a caller that is dropped harms no
+/// neighbour in the slice and loses no grant.
+pub(crate) struct Group<V: Verb> {
+    verb: V,
+    seam: Arc<dyn Seam>,
+    call_timeout: Duration,
+    limit: usize,
+    waiting: Mutex<Waiting<V>>,
+}
+
+struct Waiting<V: Verb> {
+    calls: VecDeque<Call<V>>,
+    flying: bool,
+}
+
+struct Call<V: Verb> {
+    ask: V::Ask,
+    answer: oneshot::Sender<Result<V::Answer, Error>>,
+    /// Repeated until then.
+    deadline: Instant,
+    /// An earlier try may have been applied, so the final error must not claim that nothing was.
+    unknown: bool,
+}
+
+impl<V: Verb> Group<V> {
+    pub(crate) fn new(verb: V, seam: Arc<dyn Seam>, call_timeout: Duration, limit: usize) -> Arc<Self> {
+        let waiting = Mutex::new(Waiting { calls: VecDeque::new(), flying: false });
+        Arc::new(Self { verb, seam, call_timeout, limit, waiting })
+    }
+
+    /// Makes a call. Dropping the future forgets the answer; the call goes on.
+    pub(crate) async fn call(self: &Arc<Self>, ask: V::Ask) -> Result<V::Answer, Error> {
+        let (answer, answered) = oneshot::channel();
+        let call = Call { ask, answer, deadline: self.seam.now() + self.call_timeout, unknown: false };
+        let start = {
+            let mut waiting = self.waiting();
+            if waiting.calls.len() >= self.limit {
+                let message = format!("{} calls are waiting for the database already", self.limit);
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            waiting.calls.push_back(call);
+            !std::mem::replace(&mut waiting.flying, true)
+        };
+        if start {
+            // The guard travels inside the task: if the runtime drops it, even before its first poll, every caller
+            // is told instead of waiting for ever.
+            let flight = Flight(Some(self.clone()));
+            self.seam.spawn(Box::pin(flight.fly()));
+        }
+        answered.await.unwrap_or_else(|_| Err(self.seam.gone()))
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting<V>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next slice, or `None` when there is nothing to do, and the flight ends.
+    fn next(&self) -> Option<Vec<Call<V>>> {
+        let mut waiting = self.waiting();
+        if waiting.calls.is_empty() {
+            waiting.flying = false;
+            return None;
+        }
+        let n = self.verb.cut(&mut waiting.calls.iter().map(|call| &call.ask)).clamp(1, waiting.calls.len());
+        Some(waiting.calls.drain(..n).collect())
+    }
+
+    /// Makes one trip; answers what is settled and returns what is to be repeated, with the same ids.
+    async fn trip(&self, slice: Vec<Call<V>>) -> Vec<Call<V>> {
+        let asks: Vec<V::Ask> = slice.iter().map(|call| call.ask.clone()).collect();
+        let answers = tokio::select! {
+            biased;
+            answers = self.verb.call(&asks) => answers,
+            () = self.seam.sleep(self.call_timeout) => {
+                let message = format!("no answer from the database within {:?}", self.call_timeout);
+                Error::new(ErrorKind::UnknownOutcome, message).for_each(asks.len())
+            }
+        };
+        if answers.len() != asks.len() {
+            let message = format!("the adapter gave {} answers to {} calls", answers.len(), asks.len());
+            let error = Error::new(ErrorKind::Conflict, message);
+            slice.into_iter().for_each(|call| drop(call.answer.send(Err(error.clone()))));
+            return Vec::new();
+        }
+        let now = self.seam.now();
+        let mut again = Vec::new();
+        for (mut call, answer) in slice.into_iter().zip(answers) {
+            match answer {
+                Err(error) if transient(&error) && now < call.deadline => {
+                    call.unknown |= error.retry() == Retry::SameId;
+                    again.push(call);
+                }
+                Err(error) if call.unknown => drop(call.answer.send(Err(error.with_retry(Retry::SameId)))),
+                answer => drop(call.answer.send(answer)),
+            }
+        }
+        again
+    }
+}
+
+/// The task that makes the trips. `None` once it has ended by itself.
+struct Flight<V: Verb>(Option<Arc<Group<V>>>);
+
+impl<V: Verb> Flight<V> {
+    async fn fly(mut self) {
+        const FIRST_PAUSE: Duration = Duration::from_millis(5);
+        const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+        let Some(group) = self.0.clone() else { return };
+        let mut pause = FIRST_PAUSE;
+        while let Some(slice) = group.next() {
+            let calls = slice.len();
+            let again = group.trip(slice).await;
+            // One that cannot be served goes round with the others; only when nobody was served is it time to wait.
+            let stuck = again.len() == calls;
+            again.into_iter().rev().for_each(|call| group.waiting().calls.push_front(call));
+            if stuck {
+                group.seam.sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                pause = FIRST_PAUSE;
+            }
+        }
+        self.0 = None;
+    }
+}
+
+impl<V: Verb> Drop for Flight<V> {
+    fn drop(&mut self) {
+        if let Some(group) = &self.0 {
+            let mut waiting = group.waiting();
+            waiting.calls.clear();
+            waiting.flying = false;
+        }
+    }
+}
+
+/// Whether repeating the call may help by itself, within the time a caller waits.
+fn transient(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome)
+}
+
+impl<V: Verb> fmt::Debug for Group<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.waiting();
+        f.debug_struct("Group")
+            .field("waiting", &waiting.calls.len())
+            .field("flying", &waiting.flying)
+            .finish()
+    }
+}

@@ -1,0 +1,144 @@
+//! Finds entities with due work and no live lease, and runs them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::engine::Engine;
+use crate::{Cursor, Due, DueQuery, Error, ErrorKind, Limits, Scheduler};
+
+/// What a sweep came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many entities were found that wanted a run.
+    pub found: usize,
+    /// Whether the budget ran out before every one of them was looked at.
+    pub more: bool,
+    /// How long until the next entity is due, if there is one: when to sweep again at the latest.
+    pub next: Option<Duration>,
+}
+
+/// When the background sweep looks next.
+#[derive(Debug)]
+pub(crate) struct Sweeper {
+    next: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Sweeper {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { next: Mutex::new(None), changed: Notify::new() })
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something will be due then: sweep no later.
+    pub(crate) fn hint(&self, at: Instant) {
+        let mut next = self.next();
+        // Without a background sweep there is nothing to arm.
+        if next.is_some_and(|next| at < next) {
+            *next = Some(at);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Has the background sweep look whether its engine is still there.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Starts the background sweep, if there is to be one.
+    pub(crate) fn start(self: &Arc<Self>, engine: &Arc<Engine>) {
+        let Some(period) = engine.config.sweep_every else { return };
+        if engine.config.scheduler != Scheduler::Concurrent {
+            return;
+        }
+        // The first sweep comes soon: what a crash left behind is waiting already.
+        *self.next() = Some(engine.seam.now() + (period / 10).mul_f64(engine.jitter()));
+        engine.seam.spawn(Box::pin(self.clone().run(Arc::downgrade(engine))));
+    }
+
+    async fn run(self: Arc<Self>, engine: Weak<Engine>) {
+        loop {
+            let Some(wait) = self.wait(&engine) else { return };
+            tokio::select! {
+                () = wait => {}
+                () = self.changed.notified() => continue,
+            }
+            let Some(engine) = engine.upgrade().filter(|engine| !engine.stopping()) else { return };
+            let again = engine.sweep_in_background().await;
+            *self.next() = Some(engine.seam.now() + again);
+        }
+    }
+
+    fn wait(&self, engine: &Weak<Engine>) -> Option<crate::seam::BoxFuture<'static, ()>> {
+        let engine = engine.upgrade().filter(|engine| !engine.stopping())?;
+        let next = (*self.next())?;
+        Some(engine.seam.sleep(next.saturating_duration_since(engine.seam.now())))
+    }
+}
+
+impl Engine {
+    /// Runs what is due, until nothing is, or the budget has passed.
+    pub(crate) async fn sweep(self: &Arc<Self>, budget: Duration) -> Result<Swept, Error> {
+        let until = self.seam.now() + budget;
+        let mut swept = Swept::default();
+        let mut after = None;
+        loop {
+            let page = self.due(Limits::SLICE, after).await?;
+            swept.found += page.entities.len();
+            for entity in &page.entities {
+                self.look(entity, Some(until));
+            }
+            for left in page.entities.iter().filter_map(|entity| self.slots.left(entity)) {
+                let _ = left.await;
+            }
+            after = page.after;
+            swept.next = page.next;
+            swept.more = after.is_some();
+            if after.is_none() || self.is_over(Some(until)) {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Claims as much as there are free seats for, and says when to look again.
+    async fn sweep_in_background(self: &Arc<Self>) -> Duration {
+        const BUSY: Duration = Duration::from_millis(100);
+        let period = self.config.sweep_every.unwrap_or(Limits::DELAY);
+        let free = self.workers.free();
+        if free == 0 {
+            return BUSY.min(period);
+        }
+        let jittered = period.mul_f64(0.75 + 0.5 * self.jitter());
+        match self.due(free.min(Limits::SLICE), None).await {
+            Ok(page) => {
+                for entity in &page.entities {
+                    self.look(entity, None);
+                }
+                let next = if page.after.is_some() { Some(BUSY) } else { page.next };
+                next.map_or(jittered, |next| next.clamp(Duration::from_millis(1), jittered))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a sweep failed; trying again later");
+                jittered
+            }
+        }
+    }
+
+    async fn due(&self, limit: usize, after: Option<Cursor>) -> Result<Due, Error> {
+        let kinds = self.runners.keys().map(|kind| (*kind).to_owned()).collect();
+        let query = DueQuery { kinds, limit: u32::try_from(limit).unwrap_or(u32::MAX), after };
+        tokio::select! {
+            biased;
+            due = self.queue.due(&query) => due,
+            () = self.seam.sleep(self.config.call_timeout) => {
+                Err(Error::new(ErrorKind::Unavailable, "no answer from the database to a sweep"))
+            }
+        }
+    }
+}
