@@ -175,3 +175,96 @@ impl Config {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second column of the table, by the name in the first.
+    fn table() -> Vec<(String, String)> {
+        include_str!("../DEFAULTS.md")
+            .lines()
+            .skip(2)
+            .map(|line| {
+                let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', ""));
+                (cells.next().unwrap(), cells.next().unwrap())
+            })
+            .collect()
+    }
+
+    fn time(time: Duration) -> String {
+        match time.as_millis() {
+            ms if ms < 1000 => format!("{ms} ms"),
+            ms if ms < 60_000 => format!("{} s", ms / 1000),
+            ms if ms <= 3_600_000 => format!("{} min", ms / 60_000),
+            ms => format!("{} h", ms / 3_600_000),
+        }
+    }
+
+    fn bytes(bytes: usize) -> String {
+        match bytes {
+            bytes if bytes < 1024 => format!("{bytes} B"),
+            bytes if bytes < 1024 * 1024 => format!("{} KiB", bytes / 1024),
+            bytes => format!("{} MiB", bytes / 1024 / 1024),
+        }
+    }
+
+    #[test]
+    fn the_table_of_defaults_says_what_the_code_does() {
+        let c = Config::default();
+        assert_eq!(c.poison, PoisonPolicy::DeadLetter);
+        assert_eq!(c.scheduler, Scheduler::Concurrent);
+        let code = [
+            ("lease", time(c.lease)),
+            ("batch", format!("{} messages", c.batch)),
+            ("concurrency", format!("{} entities", c.concurrency)),
+            ("slice", format!("{} batches", c.slice)),
+            ("retention", time(c.retention)),
+            ("own_retention", time(c.own_retention)),
+            ("max_attempts", c.max_attempts.to_string()),
+            ("poison", "dead-letter".into()),
+            ("backoff", time(c.backoff)),
+            ("max_backoff", time(c.max_backoff)),
+            ("run_timeout", time(c.run_timeout)),
+            ("cancel_grace", time(c.cancel_grace)),
+            ("call_timeout", time(c.call_timeout)),
+            ("close_timeout", time(c.close_timeout)),
+            ("sweep_every", time(c.sweep_every.unwrap())),
+            ("scheduler", "concurrent".into()),
+            ("limits.payload_bytes", bytes(c.limits.payload_bytes)),
+            ("limits.state_bytes", bytes(c.limits.state_bytes)),
+            ("limits.headers_bytes", bytes(c.limits.headers_bytes)),
+            ("limits.backlog", format!("{} messages", c.limits.backlog)),
+            ("limits.waiting_calls", format!("{} calls", c.limits.waiting_calls)),
+            ("Limits::KEY_BYTES", bytes(Limits::KEY_BYTES)),
+            ("Limits::KIND_BYTES", bytes(Limits::KIND_BYTES)),
+            ("Limits::ID_BYTES", bytes(Limits::ID_BYTES)),
+            ("Limits::ERROR_BYTES", bytes(Limits::ERROR_BYTES)),
+            ("Limits::LEASE", time(Limits::LEASE)),
+        ];
+        let code: Vec<_> = code.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(table(), code);
+    }
+
+    #[test]
+    fn the_readme_shows_the_table_of_defaults() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        assert!(readme.contains(include_str!("../DEFAULTS.md").trim()), "copy DEFAULTS.md into README.md");
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_work_is_refused_by_name() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.batch = 0).starts_with("batch"));
+        assert!(refused(|c| c.lease = Duration::from_millis(1)).starts_with("lease"));
+        assert!(refused(|c| c.lease = Limits::LEASE * 2).starts_with("lease"));
+        assert!(refused(|c| c.sweep_every = Some(Duration::ZERO)).starts_with("sweep_every"));
+        assert!(refused(|c| c.max_attempts = 0).starts_with("max_attempts"));
+        assert!(refused(|c| c.call_timeout = Duration::ZERO).starts_with("call_timeout"));
+        assert!(refused(|c| c.retention = Duration::MAX).starts_with("retention"));
+    }
+}

@@ -277,14 +277,19 @@ impl Engine {
         }
     }
 
-    /// Drains, and after a while drops what still runs.
-    pub(crate) async fn close(&self) {
+    /// Takes no new work; running batches finish.
+    pub(crate) fn drain(&self) {
         self.stop.send_if_modified(|stop| {
             let first = *stop == Stop::Running;
             *stop = Stop::Draining.max(*stop);
             first
         });
         self.sweeper.wake();
+    }
+
+    /// Drains, and after a while drops what still runs.
+    pub(crate) async fn close(&self) {
+        self.drain();
         tokio::select! {
             () = self.workers.idle() => {}
             () = self.seam.sleep(self.config.close_timeout) => {

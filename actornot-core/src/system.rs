@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::{Engine, Stop};
+use crate::engine::Engine;
 use crate::entity::check_kind;
 use crate::seam::{Seam, Tokio};
 use crate::turn::AnyRunner;
@@ -32,9 +32,8 @@ pub(crate) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.engine.stop.send_replace(Stop::Draining.max(*self.engine.stop.borrow()));
+        self.engine.drain();
         self.engine.heartbeats.close();
-        self.engine.sweeper.wake();
     }
 }
 

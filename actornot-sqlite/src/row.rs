@@ -1,0 +1,203 @@
+//! The stored row of an entity, and what may become of it. No SQL here: the rules of the verbs, once.
+
+use actornot_core::{EntityId, Limits, Nonce, StoredMessage, Waiting};
+use serde::Serialize;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::codec::{small, unsigned};
+
+/// One entity's row; times in milliseconds of SQLite's clock.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) id: i64,
+    pub(crate) fence: u64,
+    pub(crate) nonce: Option<String>,
+    pub(crate) deadline: Option<i64>,
+    pub(crate) last_commit: Option<String>,
+    /// What the current grant handed out and has not settled: sequence and id.
+    pub(crate) handed: Vec<(i64, String)>,
+    pub(crate) deliveries: u32,
+    pub(crate) charged: u32,
+    pub(crate) batch_limit: u32,
+    /// Queued and delayed.
+    pub(crate) pending: u64,
+    pub(crate) queued: u64,
+    /// The highest sequence ever given, to a queued or a delayed message.
+    pub(crate) tail: i64,
+    /// Since when the head waits to be looked at; orders what is due.
+    pub(crate) since: i64,
+    pub(crate) delayed_at: Option<i64>,
+    pub(crate) wait_why: Option<String>,
+    pub(crate) wait_until: Option<i64>,
+    pub(crate) paused: Option<String>,
+    pub(crate) last_error: Option<String>,
+    /// Zero after a purge: the row stays for its fence, but nobody sees it until the next post.
+    pub(crate) known: i64,
+}
+
+impl Row {
+    /// A row that was never stored. Its fence begins at the clock, so that it never goes back (G3).
+    pub(crate) fn new(id: i64, now: i64) -> Self {
+        Self {
+            id,
+            fence: unsigned(now),
+            nonce: None,
+            deadline: None,
+            last_commit: None,
+            handed: Vec::new(),
+            deliveries: 0,
+            charged: 0,
+            batch_limit: u32::MAX,
+            pending: 0,
+            queued: 0,
+            tail: 0,
+            since: now,
+            delayed_at: None,
+            wait_why: None,
+            wait_until: None,
+            paused: None,
+            last_error: None,
+            known: 1,
+        }
+    }
+
+    pub(crate) fn decode(row: &SqliteRow) -> Result<Option<Self>, sqlx::Error> {
+        let Some(id) = row.try_get("id")? else { return Ok(None) };
+        let handed: String = row.try_get("handed")?;
+        let handed = serde_json::from_str(&handed).unwrap_or_else(|error| {
+            tracing::warn!(%error, "stored hand-out does not decode; its lease runs out and it is handed out again");
+            Vec::new()
+        });
+        Ok(Some(Self {
+            id,
+            fence: unsigned(row.try_get("fence")?),
+            nonce: row.try_get("nonce")?,
+            deadline: row.try_get("deadline")?,
+            last_commit: row.try_get("last_commit")?,
+            handed,
+            deliveries: small(row.try_get("deliveries")?),
+            charged: small(row.try_get("charged")?),
+            batch_limit: small(row.try_get("batch_limit")?),
+            pending: unsigned(row.try_get("pending")?),
+            queued: unsigned(row.try_get("queued")?),
+            tail: row.try_get("tail")?,
+            since: row.try_get("since")?,
+            delayed_at: row.try_get("delayed_at")?,
+            wait_why: row.try_get("wait_why")?,
+            wait_until: row.try_get("wait_until")?,
+            paused: row.try_get("paused")?,
+            last_error: row.try_get("last_error")?,
+            known: row.try_get("known")?,
+        }))
+    }
+
+    /// Locked by this grant, whether or not its lease has run out meanwhile.
+    pub(crate) fn is_held_by(&self, nonce: Nonce) -> bool {
+        self.deadline.is_some() && self.nonce.as_deref() == Some(&nonce.to_string())
+    }
+
+    /// A lease that still counts. One that ends later than the longest lease was left by a clock that was set back.
+    pub(crate) fn is_leased(&self, now: i64) -> bool {
+        let longest = crate::codec::millis(Limits::LEASE);
+        self.deadline.is_some_and(|deadline| now < deadline && deadline <= now.saturating_add(longest))
+    }
+
+    /// What it waits for, if that is not over.
+    pub(crate) fn waiting(&self, now: i64) -> Option<(Waiting, i64)> {
+        let until = self.wait_until.filter(|until| now < *until)?;
+        let why = self.wait_why.as_deref().and_then(Waiting::parse).unwrap_or(Waiting::Backoff);
+        Some((why, until - now))
+    }
+
+    /// Whether something may be handed out, lock aside.
+    pub(crate) fn is_ready(&self, now: i64) -> bool {
+        self.paused.is_none() && self.waiting(now).is_none() && self.queued > 0
+    }
+
+    /// When `due` reports it (G5). Never while paused, also when locked: a holder that died would be reported for
+    /// ever, and no lock would be granted.
+    pub(crate) fn wake_at(&self) -> Option<i64> {
+        if self.paused.is_some() {
+            return None;
+        }
+        let head = if self.queued > 0 { self.since } else { self.delayed_at? };
+        Some(head.max(self.wait_until.unwrap_or(head)).max(self.deadline.unwrap_or(head)))
+    }
+
+    /// Takes over from a holder that never settled: what it was handed is suspect, so it is handed out one by one.
+    pub(crate) fn take_over(&mut self) {
+        if self.deadline.is_some() && !self.handed.is_empty() {
+            self.batch_limit = 1;
+        }
+    }
+
+    /// Counts a hand-out before it is run, so that a crash of the run is counted (G6).
+    pub(crate) fn hand_out(&mut self, messages: &[(i64, StoredMessage)]) {
+        self.handed = messages.iter().map(|(seq, message)| (*seq, message.id.to_string())).collect();
+        self.deliveries = self.deliveries.saturating_add(1);
+        if self.handed.len() == 1 {
+            self.charged = self.charged.saturating_add(1);
+        }
+    }
+
+    /// The hand-out was not run, and does not count.
+    pub(crate) fn uncount(&mut self) {
+        if self.handed.is_empty() {
+            return;
+        }
+        self.deliveries = self.deliveries.saturating_sub(1);
+        if self.handed.len() == 1 {
+            self.charged = self.charged.saturating_sub(1);
+        }
+    }
+
+    /// Lets go. The nonce stays: it tells a late duplicate of its grant from a new request.
+    pub(crate) fn unlock(&mut self, now: i64) {
+        self.deadline = None;
+        self.handed.clear();
+        self.since = now;
+    }
+
+    /// A message joins the queue or the delayed ones; its sequence.
+    pub(crate) fn join(&mut self, due_at: Option<i64>, now: i64) -> i64 {
+        self.known = 1;
+        self.pending += 1;
+        self.tail += 1;
+        match due_at {
+            Some(due_at) => self.delayed_at = Some(self.delayed_at.map_or(due_at, |first| first.min(due_at))),
+            None => self.enter(1, now),
+        }
+        self.tail
+    }
+
+    /// So many messages entered the queue.
+    pub(crate) fn enter(&mut self, count: u64, now: i64) {
+        if self.queued == 0 {
+            self.since = now;
+        }
+        self.queued += count;
+    }
+
+    /// So many messages left the queue for good.
+    pub(crate) fn leave(&mut self, count: u64) {
+        self.queued = self.queued.saturating_sub(count);
+        self.pending = self.pending.saturating_sub(count);
+    }
+}
+
+/// A row with its name and its place in the index of what is due, as `SAVE` binds it.
+#[derive(Serialize)]
+pub(crate) struct Saved<'a> {
+    kind: &'a str,
+    key: &'a str,
+    wake_at: Option<i64>,
+    #[serde(flatten)]
+    row: &'a Row,
+}
+
+impl<'a> Saved<'a> {
+    pub(crate) fn new(entity: &'a EntityId, row: &'a Row) -> Self {
+        Self { kind: entity.kind(), key: entity.key(), wake_at: row.wake_at(), row }
+    }
+}

@@ -1,0 +1,416 @@
+//! What only SQLite has. The behaviours all adapters share are in the conformance suite.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use actornot_core::{
+    Admission, Commit, CommitId, DueQuery, Effect, Enqueue, EntityId, Envelope, ErrorKind, Headers, Inspect,
+    Lease, Location, LockRequest, LockableQueue, MessageId, NewMessage, NewState, Next, Nonce, Position,
+    Retry, TryLock, Updated, Verdict,
+};
+use actornot_sqlite::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use actornot_sqlite::sqlx::{self, ConnectOptions};
+use actornot_sqlite::{SqliteConfig, SqliteQueue};
+use tempfile::TempDir;
+
+static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+fn unique() -> u128 {
+    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn entity(key: &str) -> EntityId {
+    EntityId::new("counter", key).unwrap()
+}
+
+fn message(id: &str) -> NewMessage {
+    NewMessage {
+        id: MessageId::new(id).unwrap(),
+        payload: format!("{{\"id\":\"{id}\"}}"),
+        headers: Headers::new(),
+        delay: Duration::ZERO,
+        retention: Duration::from_secs(60),
+    }
+}
+
+fn post(key: &str, id: &str) -> Enqueue {
+    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
+}
+
+fn request() -> LockRequest {
+    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
+}
+
+fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
+    Commit {
+        id: CommitId::from_random(unique()),
+        lease: lease.clone(),
+        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
+        acked,
+        verdict: Verdict::Proceed,
+        effects: vec![],
+        batch_limit: 64,
+        next: Next::Batch { max: 64 },
+    }
+}
+
+fn url(dir: &TempDir) -> String {
+    format!("sqlite:{}", dir.path().join("test.db").display())
+}
+
+async fn open(dir: &TempDir) -> SqliteQueue {
+    SqliteQueue::connect(&url(dir)).await.unwrap()
+}
+
+async fn outside(dir: &TempDir) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(dir.path().join("test.db")).connect().await.unwrap()
+}
+
+async fn sql(connection: &mut SqliteConnection, text: &'static str) {
+    sqlx::query(text).execute(connection).await.unwrap();
+}
+
+async fn ok(queue: &SqliteQueue, item: Enqueue) -> actornot_core::Enqueued {
+    queue.enqueue(&[item]).await.remove(0).unwrap()
+}
+
+#[tokio::test]
+async fn the_settings_are_in_force() {
+    let dir = TempDir::new().unwrap();
+    let report = open(&dir).await.doctor().await.unwrap();
+    assert!(report.is_durable(), "{report:?}");
+    let value = |name| report.settings.iter().find(|setting| setting.name == name).unwrap().value.clone();
+    assert_eq!(value("journal_mode"), "wal");
+    assert_eq!(value("synchronous"), "FULL");
+    assert_eq!(value("busy_timeout"), "5000 ms");
+}
+
+#[tokio::test]
+async fn memory_is_refused_unless_it_is_allowed_by_name() {
+    for url in ["sqlite::memory:", "sqlite:x?mode=memory", "sqlite:"] {
+        let error = SqliteQueue::connect(url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible, "{url}: {error}");
+    }
+    let queue =
+        SqliteQueue::open(SqliteConfig::new("sqlite::memory:").allow_single_process_memory()).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    assert_eq!(queue.read(&[entity("a")]).await.unwrap()[0].as_ref().unwrap().pending, 1);
+    assert!(!queue.doctor().await.unwrap().is_durable());
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_both_versions_are_named() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir).await);
+    sql(&mut outside(&dir).await, "UPDATE actornot_meta SET version = 7").await;
+    let error = SqliteQueue::connect(&url(&dir)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("version 7") && error.to_string().contains("version 1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_queues_create_the_schema_at_once() {
+    for _ in 0..5 {
+        let dir = TempDir::new().unwrap();
+        let opening: Vec<_> = (0..4)
+            .map(|_| {
+                let url = url(&dir);
+                tokio::spawn(async move { SqliteQueue::connect(&url).await })
+            })
+            .collect();
+        for (n, opened) in opening.into_iter().enumerate() {
+            let queue = opened.await.unwrap().unwrap();
+            ok(&queue, post("a", &n.to_string())).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_a_typed_error() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir).await);
+    let error = SqliteQueue::connect(&format!("{}?mode=ro", url(&dir))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+
+    let error = SqliteQueue::connect("sqlite:/nowhere/at/all/test.db").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("/nowhere/at/all/test.db"), "{error}");
+
+    std::fs::write(dir.path().join("junk.db"), vec![b'x'; 8192]).unwrap();
+    let junk = format!("sqlite:{}", dir.path().join("junk.db").display());
+    let error = SqliteQueue::connect(&junk).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outside_writer_longer_than_the_timeout_is_unavailable_and_then_over() {
+    let dir = TempDir::new().unwrap();
+    let config = SqliteConfig::new(url(&dir)).busy_timeout(Duration::from_millis(300));
+    let queue = SqliteQueue::open(config).await.unwrap();
+    let mut other = outside(&dir).await;
+    sql(&mut other, "BEGIN IMMEDIATE").await;
+
+    let began = Instant::now();
+    let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+    // Readers are not in the way of writers, nor the other way round.
+    assert_eq!(queue.read(&[entity("a")]).await.unwrap(), [None]);
+
+    sql(&mut other, "ROLLBACK").await;
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outside_writer_shorter_than_the_timeout_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut other = outside(&dir).await;
+    sql(&mut other, "BEGIN IMMEDIATE").await;
+    let waiting = tokio::spawn(async move { ok(&queue, post("a", "1")).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    sql(&mut other, "COMMIT").await;
+    assert_eq!(waiting.await.unwrap().admissions, [Admission::Accepted]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_typed_error_and_nothing_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let queue = SqliteQueue::open(SqliteConfig::new(url(&dir)).max_pages(60)).await.unwrap();
+    let mut accepted = Vec::new();
+    let error = loop {
+        let mut item = post("a", &accepted.len().to_string());
+        item.messages[0].payload = format!("\"{}\"", "x".repeat(8000));
+        let id = item.messages[0].id.clone();
+        match queue.enqueue(&[item]).await.remove(0) {
+            Ok(_) => accepted.push(id),
+            Err(error) => break error,
+        }
+        assert!(accepted.len() < 1000);
+    };
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::StorageFull, Retry::Safe), "{error}");
+    let found = queue.peek(&entity("a"), 1000).await.unwrap();
+    assert_eq!(found.into_iter().map(|message| message.id).collect::<Vec<_>>(), accepted);
+    // A commit that frees space works on a full disk, and makes room.
+    let grant =
+        queue.try_lock(&[TryLock { entity: entity("a"), request: request() }]).await.remove(0).unwrap();
+    let grant = grant.unwrap();
+    queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    ok(&queue, post("a", "after")).await;
+}
+
+/// Polls a future so many times, giving other threads a moment in between; `true` if it finished.
+async fn poll_times<F: Future>(future: F, times: usize) -> bool {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Idle));
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_micros(1500)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_at_any_poll_leaves_all_or_nothing_and_a_usable_writer() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut finished = false;
+    let mut drops = 0;
+    for times in 1..200 {
+        let (key, id) = (format!("k{times}"), format!("m{times}"));
+        let mut item = post(&key, &id);
+        item.lock = Some(request());
+        let items = [item.clone()];
+        finished = poll_times(queue.enqueue(&items), times).await;
+        // Repeated with the same ids it is applied once, whatever had happened to the first call.
+        let again = ok(&queue, item).await;
+        assert!(matches!(again.admissions[..], [Admission::Accepted | Admission::Duplicate]));
+        let grant = again.grant.expect("the same grant or a new one");
+        assert_eq!((grant.batch.messages.len(), grant.batch.deliveries), (1, 1));
+
+        let change = [commit(&grant.lease, grant.batch.ids())];
+        poll_times(queue.update_locked(&change), times).await;
+        assert_eq!(
+            queue.update_locked(&change).await.remove(0).unwrap(),
+            Updated::Released { next_due: None }
+        );
+        let now = queue.read(&[entity(&key)]).await.unwrap().remove(0).unwrap();
+        assert_eq!((now.pending, now.state.unwrap().version), (0, 1));
+        drops += 1;
+        if finished {
+            break;
+        }
+    }
+    assert!(finished && drops > 3, "{drops}");
+}
+
+#[tokio::test]
+async fn a_lease_is_handed_over_between_two_queues_on_one_file() {
+    let dir = TempDir::new().unwrap();
+    let (one, two) = (open(&dir).await, open(&dir).await);
+    let mut item = post("a", "1");
+    item.lock = Some(request());
+    let grant = ok(&one, item).await.grant.unwrap();
+    let lock = TryLock { entity: entity("a"), request: request() };
+    assert_eq!(two.try_lock(std::slice::from_ref(&lock)).await.remove(0).unwrap(), None);
+    assert!(one.release(std::slice::from_ref(&grant.lease)).await.remove(0).unwrap());
+    let next = two.try_lock(&[lock]).await.remove(0).unwrap().unwrap();
+    assert!(next.lease.fence > grant.lease.fence);
+    assert_eq!(next.batch.deliveries, 1);
+    let stale = one.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    assert_eq!(stale, Updated::LockLost);
+}
+
+#[tokio::test]
+async fn a_heartbeat_extends_on_its_own_connection_even_after_the_deadline() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut item = post("a", "1");
+    item.lock = Some(LockRequest { length: Duration::from_millis(50), ..request() });
+    let mut lease = ok(&queue, item).await.grant.unwrap().lease;
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    let query = DueQuery { kinds: vec!["counter".into()], limit: 10, after: None };
+    assert_eq!(queue.due(&query).await.unwrap().entities, [entity("a")]);
+    lease.length = Duration::from_secs(60);
+    let mut heartbeat = queue.heartbeat().await.unwrap();
+    assert!(heartbeat.extend_lock(&[lease]).await.remove(0).unwrap());
+    let due = queue.due(&query).await.unwrap();
+    assert!(due.entities.is_empty() && due.next.unwrap() > Duration::from_secs(50), "{due:?}");
+    // A deadline beyond the longest lease was left by a clock that was set back.
+    sql(
+        &mut outside(&dir).await,
+        "UPDATE actornot_entity SET deadline = deadline + 7200000, wake_at = wake_at + 7200000",
+    )
+    .await;
+    assert_eq!(queue.due(&query).await.unwrap().entities, [entity("a")]);
+    let taken =
+        queue.try_lock(&[TryLock { entity: entity("a"), request: request() }]).await.remove(0).unwrap();
+    assert_eq!(taken.unwrap().batch.batch_limit, 1);
+}
+
+#[tokio::test]
+async fn odd_bytes_survive_and_damaged_rows_do_not_harm_neighbours() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut odd = post("o'dd\"\\\u{1F600}\n", "i\"d\\\u{1}");
+    odd.messages[0].payload = "{\"z\":1,\"a\":\"\\u0000\",  \"z\":2}\u{0}'\"".into();
+    odd.messages[0].headers.insert("trace\"\u{0}".into(), "\u{0}v\\".into());
+    let (name, sent) = (odd.entity.clone(), odd.messages[0].clone());
+    ok(&queue, odd).await;
+    let found = queue.peek(&name, 9).await.unwrap().remove(0);
+    assert_eq!((found.id, found.payload, found.headers), (sent.id, sent.payload, sent.headers));
+
+    ok(&queue, post("bad", "1")).await;
+    ok(&queue, post("good", "1")).await;
+    let mut other = outside(&dir).await;
+    sql(
+        &mut other,
+        "UPDATE actornot_message SET payload = CAST(x'ff' AS TEXT), headers = '{' WHERE entity = 2",
+    )
+    .await;
+    let locks = ["bad", "good"].map(|key| TryLock { entity: entity(key), request: request() });
+    let grants: Vec<_> =
+        queue.try_lock(&locks).await.into_iter().map(|grant| grant.unwrap().unwrap()).collect();
+    assert_eq!(grants[0].batch.messages[0].payload, "\u{FFFD}");
+    assert_eq!(grants[1].batch.messages[0].payload, "{\"id\":\"1\"}");
+}
+
+#[tokio::test]
+async fn a_refused_commit_leaves_no_trace_and_its_neighbour_is_applied() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut items = [post("a", "1"), post("b", "1")];
+    items.iter_mut().for_each(|item| item.lock = Some(request()));
+    let grants: Vec<_> = queue.enqueue(&items).await.into_iter().map(|e| e.unwrap().grant.unwrap()).collect();
+    let mut bad = commit(&grants[0].lease, grants[0].batch.ids());
+    bad.effects = vec![
+        Effect::Send(Envelope { entity: entity("c"), message: message("never") }),
+        Effect::CancelTimer { name: "t".into() },
+    ];
+    let mut good = commit(&grants[1].lease, grants[1].batch.ids());
+    good.effects = vec![Effect::Send(Envelope { entity: entity("a"), message: message("sent") })];
+    let answers = queue.update_locked(&[bad, good.clone()]).await;
+    assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(*answers[1].as_ref().unwrap(), Updated::Released { next_due: None });
+    assert_eq!(queue.read(&[entity("c")]).await.unwrap(), [None]);
+    queue.update_locked(&[good]).await.remove(0).unwrap();
+    let Updated::Continue { batch, .. } =
+        queue.update_locked(&[commit(&grants[0].lease, grants[0].batch.ids())]).await.remove(0).unwrap()
+    else {
+        panic!("the send waits")
+    };
+    assert_eq!(batch.ids(), [MessageId::new("sent").unwrap()]);
+}
+
+#[tokio::test]
+async fn dead_letters_and_purge_keep_their_word() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut item = post("a", "1");
+    item.messages.push(message("2"));
+    item.messages.push(NewMessage { delay: Duration::from_millis(1), ..message("late") });
+    item.lock = Some(request());
+    let grant = ok(&queue, item.clone()).await.grant.unwrap();
+    let mut dead = commit(&grant.lease, vec![]);
+    dead.verdict = Verdict::DeadLetter { error: "no".into() };
+    dead.next = Next::Release;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(
+        queue.update_locked(&[dead]).await.remove(0).unwrap(),
+        Updated::Released { next_due: Some(Duration::ZERO) }
+    );
+    let letter = queue.dead_letters("counter", None, 9).await.unwrap().remove(0);
+    assert_eq!((letter.payload.as_str(), letter.attempts), ("{\"id\":\"1\"}", 1));
+    assert!(queue.redrive(&letter, Position::Head).await.unwrap());
+    assert!(!queue.redrive(&letter, Position::Head).await.unwrap());
+    let ids: Vec<_> = queue.peek(&entity("a"), 9).await.unwrap().iter().map(|m| m.id.to_string()).collect();
+    assert_eq!(ids, ["1", "2", "late"]);
+    let lock = TryLock { entity: entity("a"), request: request() };
+    let grant = queue.try_lock(&[lock]).await.remove(0).unwrap().unwrap();
+    assert!(queue.purge(&entity("a")).await.unwrap());
+    assert!(!queue.purge(&entity("a")).await.unwrap());
+    assert_eq!(
+        queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap(),
+        Updated::LockLost
+    );
+    assert_eq!(queue.why(&entity("a")).await.unwrap(), None);
+    assert!(queue.list("counter", None, 9).await.unwrap().is_empty());
+    assert_eq!(queue.locate(&entity("a"), &grant.batch.ids()).await.unwrap(), [Location::Gone; 3]);
+    item.lock = None;
+    assert_eq!(ok(&queue, item).await.admissions, [Admission::Duplicate; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_writers_get_their_turns() {
+    let dir = TempDir::new().unwrap();
+    let mut running = Vec::new();
+    for writer in 0..4 {
+        let queue = open(&dir).await;
+        running.push(tokio::spawn(async move {
+            let until = Instant::now() + Duration::from_secs(1);
+            let mut done = 0_u32;
+            while Instant::now() < until {
+                ok(&queue, post(&format!("w{writer}"), &done.to_string())).await;
+                done += 1;
+            }
+            done
+        }));
+    }
+    let mut done = Vec::new();
+    for running in running {
+        done.push(running.await.unwrap());
+    }
+    let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+    assert!(least * 5 > *most, "{done:?}");
+}
