@@ -1,1 +1,39 @@
-//! x
+//! Testing with actornot: an in-memory queue for unit tests of your runners, and the conformance suite that proves an
+//! adapter.
+//!
+//! Without default features only [`MemoryQueue`] is left.
+//!
+//! # For authors of adapters
+//!
+//! Implement [`Backend`] for your adapter and expand the suite with [`conformance!`]. A failed test names the
+//! guarantee, what was given, what was done, what was expected and observed, and the usual cause. The suite itself is
+//! tested with [`SABOTEURS`](saboteurs::SABOTEURS): queues with one mistake each, which it must find.
+#![forbid(unsafe_code)]
+
+mod memory;
+
+#[cfg(feature = "suite")]
+mod backend;
+#[cfg(feature = "suite")]
+mod behaviours;
+#[cfg(feature = "suite")]
+mod lab;
+#[cfg(feature = "suite")]
+mod list;
+#[cfg(feature = "suite")]
+pub mod oddities;
+#[cfg(feature = "suite")]
+mod run;
+#[cfg(feature = "suite")]
+pub mod saboteurs;
+#[cfg(feature = "suite")]
+mod verdict;
+
+pub use memory::{Bug, MemoryQueue, Oddity};
+
+#[cfg(feature = "suite")]
+pub use backend::{Backend, MemoryBackend};
+#[cfg(feature = "suite")]
+pub use run::{ALL, Behaviour, assert_holds};
+#[cfg(feature = "suite")]
+pub use verdict::{Check, Scene, Verdict};

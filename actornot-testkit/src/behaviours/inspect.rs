@@ -1,0 +1,100 @@
+//! What people see: G6 visible, G9 paged.
+
+use actornot_core::{Location, Waiting};
+
+use crate::lab::{LEASE, Lab, MINUTE, delayed, entity, id, messages};
+use crate::verdict::{Check, scene};
+
+pub(crate) async fn a_read_tells_unknown_from_not_yet_handled(lab: &Lab) -> Check {
+    let scene = scene!(G1, given "an entity that was posted to and one that was not", when "both are read", usually "an entity exists only once it has a state");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, messages(&["a", "b"])).await?;
+    let read = queue.queue.read(&[entity("nobody"), alice]).await?;
+    scene.same("the unknown", None, read[0].clone())?;
+    let snapshot = scene.some("the other", read[1].clone())?;
+    scene.same("its state", None, snapshot.state)?;
+    scene.same("what is pending", 2, snapshot.pending)
+}
+
+pub(crate) async fn entities_are_listed_in_the_order_of_their_keys(lab: &Lab) -> Check {
+    let scene = scene!(G9, given "entities posted to in no order", when "they are listed by two", usually "pages by offset, or in the order of a collation");
+    let queue = lab.open().await;
+    for key in ["b", "B", "é", "a", "10", "9"] {
+        queue.post(&entity(key), "a").await?;
+    }
+    let mut keys: Vec<String> = Vec::new();
+    loop {
+        let page = queue.queue.list("thing", keys.last().map(String::as_str), 2).await?;
+        if page.is_empty() || keys.len() > 6 {
+            break;
+        }
+        keys.extend(page.into_iter().map(|(entity, _)| entity.key().to_owned()));
+    }
+    scene.same("the keys", vec!["10", "9", "B", "a", "b", "é"], keys.iter().map(String::as_str).collect())
+}
+
+pub(crate) async fn a_peek_shows_the_head_of_the_queue(lab: &Lab) -> Check {
+    let scene = scene!(G2, given "three queued messages and a delayed one", when "two are peeked at", usually "the order of the table instead of that of the queue");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, vec![delayed("later", MINUTE)]).await?;
+    queue.post_all(&alice, messages(&["c", "a", "b"])).await?;
+    let peeked = queue.queue.peek(&alice, 2).await?;
+    scene.same("the head", vec!["c", "a"], peeked.iter().map(|message| message.id.as_str()).collect())?;
+    scene.same("all", 3, queue.queue.peek(&alice, 10).await?.len())
+}
+
+pub(crate) async fn a_message_can_be_located(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "a dead, a handled, a queued and a delayed message", when "they are looked for", usually "only the queue is looked at");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, messages(&["dead", "handled", "queued"])).await?;
+    queue.post_all(&alice, vec![delayed("delayed", MINUTE)]).await?;
+    let grant = queue.lock_at_most(&alice, 1).await?;
+    queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
+    let grant = queue.lock_at_most(&alice, 1).await?;
+    queue.commit(&queue.draft(&grant).release()).await?;
+    let asked = ["queued", "dead", "never posted", "delayed", "handled"].map(id);
+    let expected = [Location::Queued, Location::Dead, Location::Gone, Location::Queued, Location::Gone];
+    scene.same("where they are", expected.to_vec(), queue.queue.locate(&alice, &asked).await?)
+}
+
+pub(crate) async fn why_tells_what_an_entity_waits_for(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "an entity that is held, then backs off, then is paused", when "somebody asks why", usually "the reason is kept in the process that knows it");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    scene.same("unknown", None, queue.queue.why(&alice).await?)?;
+    queue.post(&alice, "a").await?;
+    let grant = queue.lock(&alice).await?;
+    let why = queue.why(&alice).await?;
+    let held = why.locked_for.unwrap_or_default();
+    scene.holds("it is locked for up to a lease", held > LEASE / 2 && held <= LEASE, held)?;
+    scene.same("the fence", grant.lease.fence, why.fence)?;
+    queue.commit(&queue.draft(&grant).wait(Waiting::Blocked, MINUTE)).await?;
+    let why = queue.why(&alice).await?;
+    let (reason, wait) = scene.some("a wait", why.waiting)?;
+    scene.same("the reason", Waiting::Blocked, reason)?;
+    scene.holds("up to a minute", wait > MINUTE / 2 && wait <= MINUTE, wait)?;
+    scene.same("the error", Some("it failed".to_owned()), why.last_error)?;
+    scene.same("the lock", None, why.locked_for)?;
+    queue.queue.pause(&alice, "stop").await?;
+    scene.same("the pause", Some("stop".to_owned()), queue.why(&alice).await?.paused)
+}
+
+pub(crate) async fn a_purge_leaves_nothing_to_be_seen(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "an entity with state, queue, delayed messages and a dead letter", when "it is purged", usually "one of the tables is forgotten");
+    let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
+    for entity in [&alice, &bob] {
+        queue.post_all(entity, messages(&["dead", "b", "c"])).await?;
+        queue.post_all(entity, vec![delayed("later", MINUTE)]).await?;
+        let grant = queue.lock_at_most(entity, 1).await?;
+        queue.commit(&queue.draft(&grant).state("1").dead_letter("bad").release()).await?;
+    }
+    scene.same("the purge", true, queue.queue.purge(&alice).await?)?;
+    scene.same("the purge of nobody", false, queue.queue.purge(&entity("nobody")).await?)?;
+    scene.same("it is unknown", None, queue.snapshot(&alice).await?)?;
+    scene.same("the queue", Vec::<String>::new(), queue.queued(&alice).await?)?;
+    lab.elapse(MINUTE).await;
+    scene.same("what is due", vec![bob.clone()], queue.due().await?.entities)?;
+    let letters = queue.queue.dead_letters("thing", None, 10).await?;
+    scene.same("the letters", vec![bob], letters.into_iter().map(|letter| letter.entity).collect())?;
+    queue.post(&alice, "new").await?;
+    scene.same("what is handed out afterwards", vec!["new".to_owned()], queue.drain(&alice).await?)
+}

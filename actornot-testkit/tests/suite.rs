@@ -1,0 +1,81 @@
+//! The suite itself is tested: it must find every mistake and pass everything that is legal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use actornot_testkit::oddities::ODDITIES;
+use actornot_testkit::saboteurs::{SABOTEURS, Saboteur};
+use actornot_testkit::{ALL, Behaviour, MemoryBackend, Verdict};
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(test)
+}
+
+/// The behaviours that a saboteur fails.
+fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Verdict)> {
+    let check = |behaviour: &'static Behaviour| {
+        let verdict = run(async { behaviour.check(MemoryBackend::with_bug(saboteur.bug)).await }).err()?;
+        Some((behaviour, verdict))
+    };
+    ALL.iter().filter_map(check).collect()
+}
+
+#[test]
+fn every_saboteur_is_caught_and_every_behaviour_catches_one() {
+    let mut complaints = Vec::new();
+    let mut catches: BTreeMap<&str, usize> = ALL.iter().map(|behaviour| (behaviour.name, 0)).collect();
+    for saboteur in SABOTEURS {
+        let failures = failures(saboteur);
+        for (behaviour, _) in &failures {
+            *catches.entry(behaviour.name).or_default() += 1;
+        }
+        match failures.iter().find(|(behaviour, _)| behaviour.name == saboteur.caught_by) {
+            Some((behaviour, verdict)) if verdict.guarantee != behaviour.guarantee => {
+                complaints.push(format!("{}: blamed on {}", saboteur.mistake, verdict.guarantee));
+            }
+            Some(_) => {}
+            None => {
+                let by: Vec<_> = failures.iter().map(|(behaviour, _)| behaviour.name).collect();
+                complaints.push(format!(
+                    "{} ({:?}) is not caught by {} but by {by:?}",
+                    saboteur.mistake, saboteur.bug, saboteur.caught_by
+                ));
+            }
+        }
+    }
+    for (behaviour, caught) in &catches {
+        if *caught == 0 {
+            complaints.push(format!("{behaviour} catches no saboteur"));
+        }
+    }
+    println!("{} behaviours, {} saboteurs, {} oddities", ALL.len(), SABOTEURS.len(), ODDITIES.len());
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn oddities_pass() {
+    let mut complaints = Vec::new();
+    for (oddity, what) in ODDITIES {
+        for behaviour in ALL {
+            if let Err(verdict) = run(async { behaviour.check(MemoryBackend::with_oddity(*oddity)).await }) {
+                complaints.push(format!("a queue that {what} fails {}: {verdict}", behaviour.name));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_guarantee_has_behaviours() {
+    let covered: BTreeSet<&str> = ALL.iter().map(|behaviour| behaviour.guarantee).collect();
+    let all: BTreeSet<String> = (1..=10).map(|n| format!("G{n}")).collect();
+    let missing: Vec<&String> =
+        all.iter().filter(|guarantee| !covered.contains(guarantee.as_str())).collect();
+    assert!(missing.is_empty(), "no behaviour for {missing:?}");
+}
+
+#[test]
+fn names_are_used_once() {
+    let names: BTreeSet<&str> = ALL.iter().map(|behaviour| behaviour.name).collect();
+    assert_eq!(names.len(), ALL.len());
+}
