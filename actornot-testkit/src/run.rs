@@ -36,16 +36,16 @@ impl Behaviour {
     pub async fn check(&self, backend: impl Backend) -> Check {
         let lab = Lab::new(backend);
         match tokio::time::timeout(PATIENCE, (self.run)(&lab)).await {
-            Ok(Err(verdict)) => Err(Verdict { guarantee: self.guarantee, ..verdict }),
+            Ok(Err(verdict)) => Err(Box::new(Verdict { guarantee: self.guarantee, ..*verdict })),
             Ok(Ok(())) => Ok(()),
-            Err(_) => Err(Verdict {
+            Err(_) => Err(Box::new(Verdict {
                 guarantee: self.guarantee,
                 given: self.name.to_owned(),
                 when: "it is run".to_owned(),
                 expected: format!("an end within {PATIENCE:?}"),
                 observed: "it still runs".to_owned(),
                 usual_cause: "a lock or a connection that a dropped or failed call never gave back",
-            }),
+            })),
         }
     }
 }

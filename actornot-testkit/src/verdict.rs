@@ -18,7 +18,7 @@ pub struct Verdict {
 }
 
 /// What a behaviour answers.
-pub type Check = Result<(), Verdict>;
+pub type Check = Result<(), Box<Verdict>>;
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,19 +55,19 @@ impl Scene {
     }
 
     /// Something is there.
-    pub(crate) fn some<T>(&self, what: &str, option: Option<T>) -> Result<T, Verdict> {
+    pub(crate) fn some<T>(&self, what: &str, option: Option<T>) -> Result<T, Box<Verdict>> {
         option.ok_or_else(|| self.verdict(what.to_owned(), "nothing".to_owned()))
     }
 
-    pub(crate) fn verdict(&self, expected: String, observed: String) -> Verdict {
-        Verdict {
+    pub(crate) fn verdict(&self, expected: String, observed: String) -> Box<Verdict> {
+        Box::new(Verdict {
             guarantee: self.guarantee,
             given: self.given.to_owned(),
             when: self.when.to_owned(),
             expected,
             observed,
             usual_cause: self.usual_cause,
-        }
+        })
     }
 }
 
@@ -84,16 +84,16 @@ macro_rules! scene {
 }
 pub(crate) use scene;
 
-impl From<actornot_core::Error> for Verdict {
+impl From<actornot_core::Error> for Box<Verdict> {
     /// A call that should have worked did not.
     fn from(error: actornot_core::Error) -> Self {
-        Self {
+        Box::new(Verdict {
             guarantee: "",
             given: "the scene this behaviour sets".to_owned(),
             when: "one of its calls is made".to_owned(),
             expected: "the call works".to_owned(),
             observed: format!("{error:?}"),
             usual_cause: "the call itself; see the error",
-        }
+        })
     }
 }

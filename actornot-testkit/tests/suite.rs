@@ -12,7 +12,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// The behaviours that a saboteur fails.
-fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Verdict)> {
+fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
     let check = |behaviour: &'static Behaviour| {
         let verdict = run(async { behaviour.check(MemoryBackend::with_bug(saboteur.bug)).await }).err()?;
         Some((behaviour, verdict))

@@ -3,7 +3,7 @@
 use actornot_core::{TryLock, Updated};
 
 use crate::lab::{Draft, Instance, Lab, entity, message, messages};
-use crate::verdict::{Check, Scene, Verdict, scene};
+use crate::verdict::{Check, Scene, scene};
 
 /// The commit that lets go, and the post that wants the lock, let loose together; the first named is sent first.
 async fn post_and_release(lab: &Lab, scene: Scene, post_first: bool) -> Check {
@@ -47,7 +47,7 @@ async fn not_stranded(
     granted: bool,
     poster: &Instance<'_>,
     entity: &actornot_core::EntityId,
-) -> Result<(), Verdict> {
+) -> Check {
     let told = match &commit {
         Updated::Continue { batch, .. } => {
             batch.messages.iter().all(|message| message.id.as_str() == "second")
