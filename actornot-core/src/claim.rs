@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Work};
 use crate::held::Held;
+use crate::seam::Mistake;
 use crate::workers::Seat;
 use crate::{EntityId, Grant, LockRequest, Nonce};
 
@@ -64,8 +65,11 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.go(seat, Some(self.nonce), None);
+        let Some(seat) = self.seat.take() else { return };
+        if self.engine.seam.mistake() == Some(Mistake::LostGrantForgotten) {
+            self.engine.slots.abandon(&self.entity);
+            return self.engine.sit(seat);
         }
+        self.go(seat, Some(self.nonce), None);
     }
 }

@@ -12,7 +12,7 @@ use crate::calls::{Commits, Locks, Posting, Posts, Releases};
 use crate::group::Group;
 use crate::heartbeat::Heartbeats;
 use crate::held::Held;
-use crate::seam::Seam;
+use crate::seam::{Mistake, Seam};
 use crate::slots::Slots;
 use crate::sweep::Sweeper;
 use crate::turn::{AnyRunner, caught};
@@ -138,7 +138,7 @@ impl Engine {
 
     /// The second half of a post that skipped the lock because the entity had a slot here, or no seat was free.
     pub(crate) fn look_after_enqueue(self: &Arc<Self>, entity: &EntityId) {
-        if !self.seam.skips_second_look() {
+        if self.seam.mistake() != Some(Mistake::SlotToldTooLate) {
             self.look(entity, self.until());
         }
     }
@@ -226,6 +226,13 @@ impl Engine {
                 _ => None,
             };
             match self.commits.call(commit.clone()).await {
+                Ok(Updated::Continue { batch, .. }) if batch.messages.is_empty() => {
+                    // Not in the contract, and going on would spin.
+                    tracing::error!(entity = %held.lease.entity, "the adapter went on with an empty batch");
+                    self.committed(commit, dead, until);
+                    self.hand_back(&held.lease).await;
+                    return Driven::LetGo;
+                }
                 Ok(Updated::Continue { fence, batch }) => {
                     self.committed(commit, dead, until);
                     held.go_on(fence, batch, self.run_deadline());

@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Hands a lease back, so that another instance can go on at once.
-    async fn hand_back(&self, lease: &Lease) {
+    pub(crate) async fn hand_back(&self, lease: &Lease) {
         if let Err(error) = self.releases.call(lease.clone()).await {
             tracing::warn!(entity = %lease.entity, %error, "a lease could not be handed back; it will run out");
         }

@@ -29,10 +29,19 @@ pub trait Seam: Debug + Send + Sync + 'static {
     fn spawn_heartbeat(&self, task: BoxFuture<'static, ()>);
     /// Why a task that was spawned was dropped.
     fn gone(&self) -> Error;
-    /// For the saboteur that forgets to look again after an enqueue whose lock it skipped.
-    fn skips_second_look(&self) -> bool {
-        false
+    /// The mistake that a saboteur of the loop makes.
+    fn mistake(&self) -> Option<Mistake> {
+        None
     }
+}
+
+/// A mistake somebody who changes the loop could make, at the line where it would be made: the suite must find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mistake {
+    /// A post that skipped the lock, because its entity had a slot here, does not have the slot look again.
+    SlotToldTooLate,
+    /// A request for the lock whose answer never came is forgotten, and with it the grant.
+    LostGrantForgotten,
 }
 
 /// The real world.

@@ -2,6 +2,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actornot_core::seam::Mistake;
 use actornot_core::{EntityId, LockableQueue, MessageId};
 use async_trait::async_trait;
 
@@ -25,9 +26,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Keeps every writer of the namespace waiting, from outside, until the answer is dropped.
     async fn freeze(&self) -> Box<dyn Any + Send>;
 
-    /// Whether its waits are those of tokio's clock, so that a paused clock can be used.
-    fn is_simulated(&self) -> bool {
-        false
+    /// A mistake that the loop over this backend makes, for the test of the suite itself.
+    #[doc(hidden)]
+    fn mistake(&self) -> Option<Mistake> {
+        None
     }
 }
 
@@ -35,22 +37,28 @@ pub trait Backend: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct MemoryBackend {
     queue: MemoryQueue,
+    mistake: Option<Mistake>,
 }
 
 impl MemoryBackend {
     /// The reference queue.
     pub fn sound() -> Self {
-        Self { queue: MemoryQueue::sound() }
+        Self { queue: MemoryQueue::sound(), mistake: None }
     }
 
     /// The reference queue with one mistake.
     pub fn with_bug(bug: Bug) -> Self {
-        Self { queue: MemoryQueue::with_bug(bug) }
+        Self { queue: MemoryQueue::with_bug(bug), mistake: None }
+    }
+
+    /// The reference queue, under a loop with one mistake.
+    pub fn with_mistake(mistake: Mistake) -> Self {
+        Self { queue: MemoryQueue::sound(), mistake: Some(mistake) }
     }
 
     /// The reference queue, doing something unusual but legal.
     pub fn with_oddity(oddity: Oddity) -> Self {
-        Self { queue: MemoryQueue::with_oddity(oddity) }
+        Self { queue: MemoryQueue::with_oddity(oddity), mistake: None }
     }
 }
 
@@ -76,7 +84,7 @@ impl Backend for MemoryBackend {
         Box::new(self.queue.freeze().await)
     }
 
-    fn is_simulated(&self) -> bool {
-        true
+    fn mistake(&self) -> Option<Mistake> {
+        self.mistake
     }
 }

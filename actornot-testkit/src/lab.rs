@@ -22,7 +22,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A backend, and names that are used once.
 pub(crate) struct Lab {
     pub(crate) backend: Box<dyn Backend>,
-    names: AtomicU64,
+    names: Arc<AtomicU64>,
 }
 
 /// One instance of a backend: another process, as far as the database can tell.
@@ -34,7 +34,7 @@ pub(crate) struct Instance<'a> {
 
 impl Lab {
     pub(crate) fn new(backend: impl Backend) -> Self {
-        Self { backend: Box::new(backend), names: AtomicU64::new(1) }
+        Self { backend: Box::new(backend), names: Arc::new(AtomicU64::new(1)) }
     }
 
     pub(crate) async fn open(&self) -> Instance<'_> {
@@ -43,6 +43,11 @@ impl Lab {
 
     pub(crate) async fn elapse(&self, time: Duration) {
         self.backend.elapse(time).await;
+    }
+
+    /// The numbers that [`fresh`](Self::fresh) draws from.
+    pub(crate) fn numbers(&self) -> Arc<AtomicU64> {
+        self.names.clone()
     }
 
     /// A number that was not used in this lab before.

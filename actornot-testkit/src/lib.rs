@@ -17,17 +17,23 @@ mod backend;
 #[cfg(feature = "suite")]
 mod behaviours;
 #[cfg(feature = "suite")]
+mod gate;
+#[cfg(feature = "suite")]
 mod lab;
 #[cfg(feature = "suite")]
 mod list;
 #[cfg(feature = "suite")]
 pub mod oddities;
 #[cfg(feature = "suite")]
+mod process;
+#[cfg(feature = "suite")]
 mod run;
 #[cfg(feature = "suite")]
 pub mod saboteurs;
 #[cfg(feature = "suite")]
 mod verdict;
+#[cfg(feature = "suite")]
+mod world;
 
 pub use memory::{Bug, MemoryQueue, Oddity};
 

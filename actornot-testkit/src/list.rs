@@ -107,6 +107,64 @@ macro_rules! for_each_behaviour {
                 many_who_try_the_lock_get_one_grant: G3,
                 posts_from_many_instances_are_all_kept: G1,
             }
+            mailbox {
+                a_post_is_run_and_its_state_committed: G4,
+                posts_run_in_their_order_and_never_at_once: G2,
+                what_is_posted_during_a_run_comes_next: G5,
+                a_read_takes_no_lock: G8,
+                an_id_posted_twice_is_run_once: G7,
+                a_delayed_post_is_run_when_it_falls_due: G2,
+                what_is_over_a_limit_is_refused_by_name: G9,
+                a_post_that_is_no_json_is_refused: G9,
+                what_is_sent_is_run: G4,
+                a_receipt_tells_what_became_of_its_message: G1,
+                an_entity_that_is_not_ready_is_asked_again_in_time: G5,
+                a_quiet_mailbox_asks_nothing: G9,
+                posts_that_wait_share_a_trip: G8,
+                a_lost_reply_stores_a_post_once: G4,
+                a_lost_grant_is_found_again: G10,
+                a_lost_reply_applies_a_commit_once: G4,
+                a_database_that_is_away_for_a_moment_is_waited_for: G1,
+                a_dropped_caller_leaves_nothing_behind: G10,
+                a_post_while_the_last_commit_returns_is_not_stranded: G5,
+            }
+            fairness {
+                a_stuck_handler_does_not_stop_others: G8,
+                a_hot_entity_lets_others_through: G8,
+                no_more_handlers_run_than_there_are_permits: G9,
+                a_process_without_a_permit_leaves_the_lock_to_others: G8,
+            }
+            failing {
+                a_failed_message_is_retried_in_its_place: G2,
+                a_message_that_always_fails_is_buried_alone: G6,
+                a_panic_is_its_messages_failure: G6,
+                a_buried_message_comes_back_by_redrive: G6,
+                the_pause_policy_stops_the_entity: G6,
+                the_block_policy_keeps_trying_in_order: G6,
+                a_handler_can_pause_its_entity: G6,
+                a_run_without_end_is_cancelled: G6,
+                a_payload_that_does_not_decode_is_buried: G6,
+                a_state_that_does_not_decode_is_kept: G6,
+                a_state_over_its_limit_fails_its_message: G9,
+            }
+            dying {
+                what_a_dead_process_left_is_run_by_a_sweep: G5,
+                a_background_sweep_needs_no_post: G5,
+                a_message_that_kills_its_process_is_given_up: G6,
+                a_holder_that_was_taken_over_changes_nothing: G3,
+                a_lost_lock_cancels_its_run: G3,
+                a_long_run_keeps_its_lease: G3,
+                closing_lets_running_batches_finish: G10,
+                closing_hands_the_lease_of_a_stuck_run_back: G10,
+                a_mailbox_dropped_without_close_leaves_no_lease: G10,
+            }
+            modes {
+                an_inline_post_returns_when_its_work_is_done: G5,
+                an_inline_post_starts_nothing_after_its_budget: G5,
+                a_front_end_only_enqueues: G5,
+                a_sweep_runs_everything_that_is_due: G5,
+                a_sweep_without_time_starts_nothing: G5,
+            }
             fault_enqueue {
                 reply_lost: G4,
                 caller_dropped: G10,

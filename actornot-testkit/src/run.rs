@@ -29,6 +29,13 @@ impl std::fmt::Debug for Behaviour {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Behaviour {
+    /// Whether it is about the mailbox loop over the adapter, not about the adapter's verbs alone.
+    pub fn is_of_the_loop(&self) -> bool {
+        ["mailbox::", "fairness::", "failing::", "dying::", "modes::"]
+            .iter()
+            .any(|theme| self.name.starts_with(theme))
+    }
+
     /// Runs it on a fresh backend.
     ///
     /// # Errors

@@ -1,20 +1,42 @@
 //! Queues with one mistake each, and the behaviour that must find it.
 
-use crate::Bug;
+use actornot_core::seam::Mistake;
+
+use crate::{Bug, MemoryBackend};
 
 /// One mistake that an adapter could make.
 #[derive(Debug, Clone, Copy)]
 pub struct Saboteur {
-    /// Where it is made.
-    pub bug: Bug,
+    made: Made,
     /// What it is.
     pub mistake: &'static str,
     /// The behaviour that must fail, among others that may.
     pub caught_by: &'static str,
 }
 
+/// Where a mistake is made.
+#[derive(Debug, Clone, Copy)]
+enum Made {
+    InQueue(Bug),
+    InLoop(Mistake),
+}
+
+impl Saboteur {
+    /// A fresh backend with this mistake.
+    pub fn backend(&self) -> MemoryBackend {
+        match self.made {
+            Made::InQueue(bug) => MemoryBackend::with_bug(bug),
+            Made::InLoop(mistake) => MemoryBackend::with_mistake(mistake),
+        }
+    }
+}
+
 const fn saboteur(bug: Bug, mistake: &'static str, caught_by: &'static str) -> Saboteur {
-    Saboteur { bug, mistake, caught_by }
+    Saboteur { made: Made::InQueue(bug), mistake, caught_by }
+}
+
+const fn in_loop(made: Mistake, mistake: &'static str, caught_by: &'static str) -> Saboteur {
+    Saboteur { made: Made::InLoop(made), mistake, caught_by }
 }
 
 /// All of them.
@@ -113,4 +135,7 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::RowsLockedInSliceOrder, "calls that cross over each other are refused", "slice::opposite_orders_do_not_deadlock"),
     saboteur(Bug::LockReadBeforeWait, "the lease is judged before the row is locked", "race::many_who_try_the_lock_get_one_grant"),
     saboteur(Bug::ReleaseReadBeforeWait, "the queue is checked before the row is locked", "race::a_post_just_before_a_release_is_not_stranded"),
+    saboteur(Bug::GrantLeakedOnDrop, "the grant of a dropped caller is leaked", "fault_try_lock::caller_dropped"),
+    in_loop(Mistake::LostGrantForgotten, "the loop forgets a grant whose reply was lost", "mailbox::a_lost_reply_stores_a_post_once"),
+    in_loop(Mistake::SlotToldTooLate, "the local slot is registered too late", "mailbox::a_post_while_the_last_commit_returns_is_not_stranded"),
 ];

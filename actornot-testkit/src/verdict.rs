@@ -42,7 +42,12 @@ pub struct Scene {
 
 impl Scene {
     /// The observed value is the expected one.
-    pub(crate) fn same<T: PartialEq + fmt::Debug>(&self, what: &str, expected: T, observed: T) -> Check {
+    pub(crate) fn same<E: PartialEq<O> + fmt::Debug, O: fmt::Debug>(
+        &self,
+        what: &str,
+        expected: E,
+        observed: O,
+    ) -> Check {
         if expected == observed {
             return Ok(());
         }

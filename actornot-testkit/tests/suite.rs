@@ -1,23 +1,34 @@
 //! The suite itself is tested: it must find every mistake and pass everything that is legal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use actornot_testkit::oddities::ODDITIES;
 use actornot_testkit::saboteurs::{SABOTEURS, Saboteur};
-use actornot_testkit::{ALL, Behaviour, MemoryBackend, Verdict};
+use actornot_testkit::{ALL, Behaviour, Check, MemoryBackend, Verdict};
 
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(test)
+/// Checks a behaviour under a paused clock. A broken queue can keep it spinning, and then that clock stands still, so
+/// the patience is that of a real one.
+fn check(behaviour: &'static Behaviour, backend: MemoryBackend) -> Check {
+    let (done, outcome) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let _ = done.send(runtime.expect("a runtime").block_on(behaviour.check(backend)));
+    });
+    match outcome.recv_timeout(Duration::from_secs(30)) {
+        Ok(check) => check,
+        Err(error) => panic!("{} neither ends nor waits: {error}", behaviour.name),
+    }
 }
 
 /// The behaviours that a saboteur fails.
 fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
-    let check = |behaviour: &'static Behaviour| {
-        let verdict = run(async { behaviour.check(MemoryBackend::with_bug(saboteur.bug)).await }).err()?;
+    let fails = |behaviour: &'static Behaviour| {
+        let verdict = check(behaviour, saboteur.backend()).err()?;
         Some((behaviour, verdict))
     };
-    ALL.iter().filter_map(check).collect()
+    ALL.iter().filter_map(fails).collect()
 }
 
 #[test]
@@ -25,6 +36,7 @@ fn every_saboteur_is_caught_and_every_behaviour_catches_one() {
     let mut complaints = Vec::new();
     let mut catches: BTreeMap<&str, usize> = ALL.iter().map(|behaviour| (behaviour.name, 0)).collect();
     for saboteur in SABOTEURS {
+        println!("{saboteur:?}");
         let failures = failures(saboteur);
         for (behaviour, _) in &failures {
             *catches.entry(behaviour.name).or_default() += 1;
@@ -36,10 +48,8 @@ fn every_saboteur_is_caught_and_every_behaviour_catches_one() {
             Some(_) => {}
             None => {
                 let by: Vec<_> = failures.iter().map(|(behaviour, _)| behaviour.name).collect();
-                complaints.push(format!(
-                    "{} ({:?}) is not caught by {} but by {by:?}",
-                    saboteur.mistake, saboteur.bug, saboteur.caught_by
-                ));
+                complaints
+                    .push(format!("{saboteur:?} is not caught by {} but by {by:?}", saboteur.caught_by));
             }
         }
     }
@@ -55,10 +65,10 @@ fn every_saboteur_is_caught_and_every_behaviour_catches_one() {
 #[test]
 fn oddities_pass() {
     let mut complaints = Vec::new();
-    for (oddity, what) in ODDITIES {
-        for behaviour in ALL {
-            if let Err(verdict) = run(async { behaviour.check(MemoryBackend::with_oddity(*oddity)).await }) {
-                complaints.push(format!("a queue that {what} fails {}: {verdict}", behaviour.name));
+    for odd in ODDITIES {
+        for behaviour in ALL.iter().filter(|behaviour| !(odd.verbs_only && behaviour.is_of_the_loop())) {
+            if let Err(verdict) = check(behaviour, MemoryBackend::with_oddity(odd.oddity)) {
+                complaints.push(format!("a queue that {} fails {}: {verdict}", odd.does, behaviour.name));
             }
         }
     }

@@ -19,7 +19,7 @@ pub(crate) async fn a_held_entity_is_not_reported(lab: &Lab) -> Check {
     queue.post(&alice, "a").await?;
     queue.lock(&alice).await?;
     let due = queue.due().await?;
-    scene.same("what is due", vec![], due.entities)?;
+    scene.same("what is due", Vec::<EntityId>::new(), due.entities)?;
     let next = due.next.unwrap_or_default();
     scene.holds("next is when its lease runs out", next > LEASE / 2 && next <= LEASE, next)
 }
@@ -43,7 +43,7 @@ pub(crate) async fn a_waiting_or_paused_entity_is_not_reported(lab: &Lab) -> Che
     let grant = queue.lock(&alice).await?;
     queue.commit(&queue.draft(&grant).wait(Waiting::Backoff, MINUTE)).await?;
     let due = queue.due().await?;
-    scene.same("what is due", vec![], due.entities)?;
+    scene.same("what is due", Vec::<EntityId>::new(), due.entities)?;
     let next = due.next.unwrap_or_default();
     scene.holds("next is the end of the wait", next > MINUTE / 2 && next <= MINUTE, next)?;
     lab.elapse(MINUTE).await;
@@ -55,7 +55,7 @@ pub(crate) async fn the_next_due_moment_of_a_delayed_message_is_told(lab: &Lab) 
     let (queue, alice) = (lab.open().await, entity("alice"));
     queue.post_all(&alice, vec![delayed("a", MINUTE)]).await?;
     let due = queue.due().await?;
-    scene.same("what is due", vec![], due.entities)?;
+    scene.same("what is due", Vec::<EntityId>::new(), due.entities)?;
     let next = due.next.unwrap_or_default();
     scene.holds("next is in a minute", next > MINUTE / 2 && next <= MINUTE, next)?;
     lab.elapse(MINUTE).await;

@@ -19,11 +19,7 @@ pub(crate) async fn messages_are_handed_out_in_the_order_of_their_posts(lab: &La
     one.post_all(&alice, messages(&["z", "b"])).await?;
     two.post_all(&alice, messages(&["c"])).await?;
     one.post_all(&alice, messages(&["a", "y"])).await?;
-    scene.same(
-        "the order",
-        vec!["z", "b", "c", "a", "y"],
-        two.drain(&alice).await?.iter().map(String::as_str).collect(),
-    )
+    scene.same("the order", vec!["z", "b", "c", "a", "y"], two.drain(&alice).await?)
 }
 
 pub(crate) async fn payloads_survive_byte_for_byte(lab: &Lab) -> Check {
@@ -182,11 +178,7 @@ pub(crate) async fn a_delayed_message_joins_the_tail_when_it_falls_due(lab: &Lab
     lab.elapse(MINUTE).await;
     queue.post(&alice, "after").await?;
     let order = queue.drain(&alice).await?;
-    scene.same(
-        "the order",
-        vec!["queued", "early", "late", "after"],
-        order.iter().map(String::as_str).collect(),
-    )
+    scene.same("the order", vec!["queued", "early", "late", "after"], order)
 }
 
 pub(crate) async fn the_lock_of_the_same_trip_sees_the_message(lab: &Lab) -> Check {

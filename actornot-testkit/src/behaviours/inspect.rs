@@ -30,7 +30,7 @@ pub(crate) async fn entities_are_listed_in_the_order_of_their_keys(lab: &Lab) ->
         }
         keys.extend(page.into_iter().map(|(entity, _)| entity.key().to_owned()));
     }
-    scene.same("the keys", vec!["10", "9", "B", "a", "b", "é"], keys.iter().map(String::as_str).collect())
+    scene.same("the keys", vec!["10", "9", "B", "a", "b", "é"], keys)
 }
 
 pub(crate) async fn a_peek_shows_the_head_of_the_queue(lab: &Lab) -> Check {
@@ -39,7 +39,11 @@ pub(crate) async fn a_peek_shows_the_head_of_the_queue(lab: &Lab) -> Check {
     queue.post_all(&alice, vec![delayed("later", MINUTE)]).await?;
     queue.post_all(&alice, messages(&["c", "a", "b"])).await?;
     let peeked = queue.queue.peek(&alice, 2).await?;
-    scene.same("the head", vec!["c", "a"], peeked.iter().map(|message| message.id.as_str()).collect())?;
+    scene.same(
+        "the head",
+        vec!["c", "a"],
+        peeked.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(),
+    )?;
     scene.same("all", 3, queue.queue.peek(&alice, 10).await?.len())
 }
 
@@ -94,7 +98,11 @@ pub(crate) async fn a_purge_leaves_nothing_to_be_seen(lab: &Lab) -> Check {
     lab.elapse(MINUTE).await;
     scene.same("what is due", vec![bob.clone()], queue.due().await?.entities)?;
     let letters = queue.queue.dead_letters("thing", None, 10).await?;
-    scene.same("the letters", vec![bob], letters.into_iter().map(|letter| letter.entity).collect())?;
+    scene.same(
+        "the letters",
+        vec![bob],
+        letters.into_iter().map(|letter| letter.entity).collect::<Vec<_>>(),
+    )?;
     queue.post(&alice, "new").await?;
     scene.same("what is handed out afterwards", vec!["new".to_owned()], queue.drain(&alice).await?)
 }

@@ -137,7 +137,11 @@ pub(crate) async fn a_dead_letter_comes_behind_an_acknowledged_prefix(lab: &Lab)
     scene.same("the queue", vec!["c".to_owned()], queue.queued(&alice).await?)?;
     scene.same("the state", Some("1".to_owned()), queue.state(&alice).await?)?;
     let letters = queue.queue.dead_letters("thing", None, 10).await?;
-    scene.same("the letters", vec!["bad"], letters.iter().map(|letter| letter.id.as_str()).collect())
+    scene.same(
+        "the letters",
+        vec!["bad"],
+        letters.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(),
+    )
 }
 
 pub(crate) async fn a_redriven_letter_is_moved_to_the_end_that_was_asked_for(lab: &Lab) -> Check {
@@ -149,14 +153,18 @@ pub(crate) async fn a_redriven_letter_is_moved_to_the_end_that_was_asked_for(lab
         queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
     }
     let letters = queue.queue.dead_letters("thing", None, 10).await?;
-    scene.same("the letters", vec!["x", "y"], letters.iter().map(|letter| letter.id.as_str()).collect())?;
+    scene.same(
+        "the letters",
+        vec!["x", "y"],
+        letters.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(),
+    )?;
     scene.same("the first", true, queue.queue.redrive(&letters[0], Position::Tail).await?)?;
     scene.same("the second", true, queue.queue.redrive(&letters[1], Position::Head).await?)?;
     scene.same("the first again", false, queue.queue.redrive(&letters[0], Position::Tail).await?)?;
     scene.same("the letters left", 0, queue.queue.dead_letters("thing", None, 10).await?.len())?;
     scene.same("it is due", true, queue.is_due(&alice).await?)?;
     let order = queue.drain(&alice).await?;
-    scene.same("the order", vec!["y", "queued", "x"], order.iter().map(String::as_str).collect())
+    scene.same("the order", vec!["y", "queued", "x"], order)
 }
 
 pub(crate) async fn a_resumed_entity_runs_with_fresh_attempts(lab: &Lab) -> Check {

@@ -46,6 +46,7 @@ pub enum Bug {
     FenceNotChecked,
     GlobalLock,
     GrantKeepsFence,
+    GrantLeakedOnDrop,
     HeadersLost,
     KeysFoldCase,
     LeaseAlwaysOver,

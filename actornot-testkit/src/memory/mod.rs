@@ -21,6 +21,9 @@ use tokio::time::Instant;
 pub use bug::{Bug, Oddity};
 use row::{At, Row};
 
+/// More calls than any behaviour makes.
+const ENDLESS: usize = 10_000;
+
 /// A queue in memory, with every guarantee but durability: for unit tests of runners, and as the reference that the
 /// conformance suite is tested with.
 ///
@@ -171,6 +174,10 @@ impl MemoryQueue {
     /// How a call of this queue waits for its turn.
     async fn pause(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.bug.is_some() && call > ENDLESS {
+            // A broken queue can keep a loop spinning, under which a paused clock, and any patience, stands still.
+            std::future::pending().await
+        }
         let yields = match self.oddity {
             Some(Oddity::Slow) => 9,
             Some(Oddity::LastInFirstOut) => 8 - call % 8,
@@ -276,6 +283,21 @@ impl Drop for Wedge<'_> {
     }
 }
 
+/// For the queue whose grants are known by a name that only their reply tells: dropped before it, they are leaked.
+struct Leak<'a>(&'a [TryLock], &'a MemoryQueue);
+
+impl Drop for Leak<'_> {
+    fn drop(&mut self) {
+        for TryLock { entity, request } in self.0 {
+            let mut store = self.1.store();
+            let row = store.row(entity);
+            if row.nonce == Some(request.nonce) {
+                row.nonce = None;
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl LockableQueue for MemoryQueue {
     async fn enqueue(&self, items: &[Enqueue]) -> Vec<Result<Enqueued, Error>> {
@@ -295,7 +317,8 @@ impl LockableQueue for MemoryQueue {
             Some(Bug::LockReadBeforeWait) => self.free(items),
             _ => Vec::new(),
         };
-        self.trip(items, |store, item| {
+        let leak = (self.bug == Some(Bug::GrantLeakedOnDrop)).then(|| Leak(items, self));
+        let answers = self.trip(items, |store, item| {
             if self.is_contended_by(store, item) {
                 return Ok(None);
             }
@@ -303,8 +326,10 @@ impl LockableQueue for MemoryQueue {
                 store.row(&item.entity).deadline = None;
             }
             Ok(store.try_lock(&item.entity, &self.limited(&item.request)))
-        })
-        .await
+        });
+        let answers = answers.await;
+        leak.into_iter().for_each(std::mem::forget);
+        answers
     }
 
     async fn update_locked(&self, commits: &[Commit]) -> Vec<Result<Updated, Error>> {

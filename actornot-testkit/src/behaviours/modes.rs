@@ -1,0 +1,67 @@
+//! Where the loop runs: inside the caller, or in a worker, or here.
+
+use std::time::Duration;
+
+use actornot_core::{Scheduler, Settled};
+
+use crate::gate::Verb;
+use crate::lab::Lab;
+use crate::process::{Act, SOON, line};
+use crate::verdict::{Check, scene};
+
+pub(crate) async fn an_inline_post_returns_when_its_work_is_done(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "a process that may be frozen between calls", when "it posts", usually "work goes on in a task after the call returned");
+    let process = lab.process_with(|config| config.scheduler = Scheduler::Inline { budget: SOON }).await;
+    for name in ["a", "b"] {
+        process.act("alice", name, Act::Send("bob".to_owned())).await?;
+        let pending = (process.pending("alice").await?, process.pending("bob").await?);
+        scene.same("what is pending when the call returns", (0, 0), pending)?;
+    }
+    scene.same("what was said", vec!["a", "b"], process.said("bob").await?)
+}
+
+pub(crate) async fn an_inline_post_starts_nothing_after_its_budget(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "an inline process with no time to spare", when "it posts, and a worker sweeps afterwards", usually "a lease is kept by a process that is frozen");
+    let budget = Duration::ZERO;
+    let process = lab.process_with(|config| config.scheduler = Scheduler::Inline { budget }).await;
+    let worker = lab.process().await;
+    process.say("alice", "a").await?;
+    worker.mailbox.sweep(SOON).await?;
+    scene.same("what was said", vec!["a"], worker.said("alice").await?)
+}
+
+pub(crate) async fn a_front_end_only_enqueues(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "a front end, and a worker that sweeps", when "the front end posts", usually "a front end takes locks for work it will never do");
+    let front = lab.process_with(|config| config.scheduler = Scheduler::Never).await;
+    let worker = lab.process_with(|config| config.sweep_every = Some(Duration::from_millis(50))).await;
+    let receipt = front.say("alice", "a").await?;
+    scene.same("the message", Settled::Handled, front.settled(&receipt).await?)?;
+    scene.same("runs of the front end", 0, front.probe.runs().len())?;
+    scene.same("runs of the worker", 1, worker.probe.runs().len())?;
+    scene.same("locks asked for by the front end", 0, front.gate.calls(Verb::TryLock))
+}
+
+pub(crate) async fn a_sweep_runs_everything_that_is_due(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "more entities with work than a page of a sweep", when "a sweep is called", usually "a sweep that ends after its first page, or before its runs do");
+    let process = lab.process_with(|config| config.concurrency = 4).await;
+    for n in 0..70 {
+        process.mailbox.post(format!("k{n:02}"), line("a", Act::Say)).only_enqueue().await?;
+    }
+    let swept = process.mailbox.sweep(SOON).await?;
+    scene.same("found, and more", (70, false), (swept.found, swept.more))?;
+    for n in 0..70 {
+        scene.same("each", 0, process.pending(&format!("k{n:02}")).await?)?;
+    }
+    scene.same("what a second one finds", 0, process.mailbox.sweep(SOON).await?.found)
+}
+
+pub(crate) async fn a_sweep_without_time_starts_nothing(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "entities with work", when "a sweep is called with no budget", usually "the budget is looked at after the first run");
+    let process = lab.process().await;
+    for n in 0..3 {
+        process.mailbox.post(format!("k{n}"), line("a", Act::Say)).only_enqueue().await?;
+    }
+    process.mailbox.sweep(Duration::ZERO).await?;
+    scene.same("runs", 0, process.probe.runs().len())?;
+    scene.same("what another sweep finds", 3, process.mailbox.sweep(SOON).await?.found)
+}
