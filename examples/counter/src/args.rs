@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for line in ["--lease", "--lease -1", "--lease 0", "--lease NaN", "--lease inf", "--role x", "x", "-x"] {
+        for line in
+            ["--lease", "--lease -1", "--lease 0", "--lease NaN", "--lease inf", "--role x", "x", "-x"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
         assert_eq!(parse("--help"), Ok(None));

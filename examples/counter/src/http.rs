@@ -46,7 +46,9 @@ async fn webhook(State(mailbox): State<Mailbox>, hook: Asked<Hook>) -> Result<St
     let receipt = post.await?;
     Ok(match receipt.is_duplicate() {
         false => format!("Posted increment of {delta} for user {user_id}"),
-        true => format!("Duplicate: {} was posted before for user {user_id}, nothing was added", receipt.id()),
+        true => {
+            format!("Duplicate: {} was posted before for user {user_id}, nothing was added", receipt.id())
+        }
     })
 }
 

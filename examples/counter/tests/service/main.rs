@@ -1,0 +1,22 @@
+//! The service as its users meet it: real processes, real requests, real signals.
+#![cfg(unix)]
+
+mod answers;
+mod client;
+mod crash;
+mod instance;
+mod outage;
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until there is an answer, but not for ever.
+fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
