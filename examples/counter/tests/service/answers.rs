@@ -1,5 +1,6 @@
 //! What each request is answered.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -177,4 +178,19 @@ fn an_overflow_becomes_a_dead_letter_and_the_counter_stays() {
     assert_eq!(behind, json!({"dead_letters": [], "next": null}));
     client.get("/webhook?user_id=alice&delta=-1");
     assert_eq!(settled(&mut client, "alice")["counter"], max - 1);
+}
+
+#[test]
+fn a_start_that_cannot_succeed_says_why_and_fails() {
+    for (options, why) in [
+        (["--database", "oracle://me:secret@host"], "supported: sqlite:FILE"),
+        (["--listen", "nonsense"], "cannot listen on nonsense"),
+        (["--colour", "red"], "--help lists the options"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_counter")).args(options).current_dir(&dir).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why) && !said.contains("secret"), "{said}");
+    }
 }

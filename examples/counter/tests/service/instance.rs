@@ -1,7 +1,6 @@
 //! A counter process, which ends with the test.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,12 +17,9 @@ pub(crate) struct Instance {
     pub(crate) stdout: BufReader<ChildStdout>,
 }
 
+/// The URL of the file that the instances of a test share.
 pub(crate) fn database(dir: &TempDir) -> String {
-    format!("sqlite:{}", file(dir.path()))
-}
-
-fn file(dir: &Path) -> String {
-    dir.join("counter.db").display().to_string()
+    format!("sqlite:{}", dir.path().join("counter.db").display())
 }
 
 impl Instance {
@@ -54,10 +50,14 @@ impl Instance {
         self.child.wait().unwrap();
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// SIGTERM, and how it ended.
     pub(crate) fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         eventually("the process ends", Duration::from_secs(20), || self.child.try_wait().unwrap())
     }
 }
