@@ -94,3 +94,19 @@ fn sigterm_answers_what_was_begun_and_leaves_nothing_pending() {
     assert_eq!(users.iter().map(|(_, counter, _)| counter).sum::<i64>(), sum);
     assert!(after.terminate().success());
 }
+
+#[test]
+fn sigterm_handles_what_is_queued_before_the_process_ends() {
+    let dir = TempDir::new().unwrap();
+    let front_end = Instance::start(&dir, &["--role", "front-end"]);
+    let mut client = front_end.client();
+    // Three batches: to finish the one at hand would not do.
+    for _ in 0..150 {
+        assert_eq!(client.get("/webhook?user_id=alice&delta=1").status, 200);
+    }
+    // Its first sweep by itself would come much later.
+    let instance = Instance::start(&dir, &["--sweep-every", "3600"]);
+    assert!(instance.terminate().success());
+    let alice = client.get("/status?user_id=alice").json();
+    assert_eq!((&alice["counter"], &alice["events_pending"]), (&150.into(), &0.into()));
+}
