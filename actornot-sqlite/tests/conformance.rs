@@ -10,6 +10,7 @@ use actornot_sqlite::SqliteQueue;
 use actornot_sqlite::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use actornot_sqlite::sqlx::{self, ConnectOptions, Connection};
 use actornot_testkit::Backend;
+use actornot_testkit::crash::Shared;
 use async_trait::async_trait;
 use tempfile::TempDir;
 
@@ -34,8 +35,7 @@ const MOMENTS: [(&str, &[&str]); 3] = [
 #[async_trait]
 impl Backend for SqliteBackend {
     async fn open(&self) -> Arc<dyn LockableQueue> {
-        let url = format!("sqlite:{}", self.dir.path().join("test.db").display());
-        Arc::new(SqliteQueue::connect(&url).await.unwrap())
+        Self::attach(&self.address()).await
     }
 
     async fn elapse(&self, time: Duration) {
@@ -73,8 +73,20 @@ impl Backend for SqliteBackend {
     }
 }
 
+#[async_trait]
+impl Shared for SqliteBackend {
+    fn address(&self) -> String {
+        format!("sqlite:{}", self.dir.path().join("test.db").display())
+    }
+
+    async fn attach(address: &str) -> Arc<dyn LockableQueue> {
+        Arc::new(SqliteQueue::connect(address).await.unwrap())
+    }
+}
+
 async fn backend() -> SqliteBackend {
     SqliteBackend { dir: TempDir::new().unwrap() }
 }
 
 actornot_testkit::conformance!(real crate::backend);
+actornot_testkit::crashes!(crate::backend, crate::SqliteBackend);

@@ -60,11 +60,19 @@ pub(crate) struct Gate {
     inner: Arc<dyn LockableQueue>,
     plans: Mutex<VecDeque<(Verb, Plan)>>,
     calls: Mutex<Vec<Verb>>,
+    halt: Mutex<Option<Halt>>,
+}
+
+/// The call at which a process stands still, until it is killed.
+struct Halt {
+    nth: usize,
+    at: Point,
+    halted: oneshot::Sender<Verb>,
 }
 
 impl Gate {
     pub(crate) fn new(inner: Arc<dyn LockableQueue>) -> Arc<Self> {
-        Arc::new(Self { inner, plans: Mutex::default(), calls: Mutex::default() })
+        Arc::new(Self { inner, plans: Mutex::default(), calls: Mutex::default(), halt: Mutex::default() })
     }
 
     fn plans(&self) -> MutexGuard<'_, VecDeque<(Verb, Plan)>> {
@@ -99,8 +107,34 @@ impl Gate {
         calls.iter().filter(|called| **called == verb).count()
     }
 
+    /// Completes when the so-manieth call, of whatever verb, has come to this point; it goes no further.
+    pub(crate) async fn halt(&self, nth: usize, at: Point) -> Verb {
+        let (halted, reached) = oneshot::channel();
+        *self.halt.lock().unwrap_or_else(PoisonError::into_inner) = Some(Halt { nth, at, halted });
+        match reached.await {
+            Ok(verb) => verb,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stands still if this is where to halt.
+    async fn passed(&self, nth: usize, at: Point, verb: Verb) {
+        let here = |halt: &mut Halt| halt.nth == nth && halt.at == at;
+        let halt = self.halt.lock().unwrap_or_else(PoisonError::into_inner).take_if(here);
+        if let Some(halt) = halt {
+            let _ = halt.halted.send(verb);
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Counts a call.
+    fn count(&self, verb: Verb) -> usize {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push(verb);
+        calls.len()
+    }
+
     fn next(&self, verb: Verb) -> Option<Plan> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(verb);
         let mut plans = self.plans();
         let place = plans.iter().position(|(planned, _)| *planned == verb)?;
         plans.remove(place).map(|(_, plan)| plan)
@@ -108,8 +142,14 @@ impl Gate {
 
     /// Makes a call as planned. `Err`: it has no answer, for this reason.
     async fn pass<T>(&self, verb: Verb, call: impl Future<Output = T>) -> Result<T, Error> {
+        let nth = self.count(verb);
         match self.next(verb) {
-            None => Ok(call.await),
+            None => {
+                self.passed(nth, Point::Before, verb).await;
+                let answer = call.await;
+                self.passed(nth, Point::After, verb).await;
+                Ok(answer)
+            }
             Some(Plan::Hold { at: Point::Before, reached, go_on }) => {
                 let _ = reached.send(());
                 let _ = go_on.await;

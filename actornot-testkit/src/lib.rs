@@ -17,6 +17,8 @@ mod backend;
 #[cfg(feature = "suite")]
 mod behaviours;
 #[cfg(feature = "suite")]
+pub mod crash;
+#[cfg(feature = "suite")]
 mod gate;
 #[cfg(feature = "suite")]
 mod lab;

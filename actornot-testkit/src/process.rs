@@ -34,6 +34,8 @@ pub(crate) enum Act {
     /// Fails so many times, then says.
     Fail(u32),
     Panic,
+    /// Takes the process with it.
+    Abort,
     /// Asks for the dead letters, telling how many came before it.
     Bury,
     /// Asks for a pause.
@@ -57,7 +59,7 @@ pub(crate) struct Book {
 }
 
 /// The runner.
-pub(crate) struct Thing(Arc<Probe>);
+pub(crate) struct Thing(pub(crate) Arc<Probe>);
 
 /// What the handlers of one process tell, and are told.
 pub(crate) struct Probe {
@@ -72,7 +74,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             runs: Mutex::default(),
             running: Mutex::default(),
@@ -168,6 +170,7 @@ impl Runner for Thing {
                 Act::Fail(times) if line.attempt() > *times => {}
                 Act::Fail(_) => return Err(Failure::retry(format!("{} fails", line.name))),
                 Act::Panic => panic!("{} panics", line.name),
+                Act::Abort => std::process::abort(),
                 Act::Bury => return Err(Failure::dead_letter(format!("{} is bad", line.name)).handled(nth)),
                 Act::Pause => return Err(Failure::pause(format!("{} asks a human", line.name)).handled(nth)),
                 Act::Hang => std::future::pending().await,
