@@ -15,7 +15,7 @@ pub(crate) struct Size {
 
 /// Runs the test of the suite itself: it finds every saboteur, passes every oddity, and prints its size.
 pub(crate) fn size(found: &mut Option<Size>) -> Result<String, String> {
-    let suite = ["test", "--quiet", "--package", "actornot-testkit", "--test", "suite"];
+    let suite = ["test", "--package", "actornot-testkit", "--test", "suite"];
     cargo(&[&suite[..], &["--", "--nocapture"]].concat())
         .lines(|line| *found = found.or(Size::parse(line)))?;
     match found {
@@ -29,7 +29,8 @@ impl Size {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |word: &str| {
             let at = words.iter().position(|found| *found == word)?;
-            words.get(at.checked_sub(1)?)?.parse().ok()
+            // The runner's own progress may stand right in front of it.
+            words.get(at.checked_sub(1)?)?.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()
         };
         Some(Self {
             behaviours: number("behaviours,")?,
@@ -103,6 +104,7 @@ mod tests {
         let size = Size { behaviours: 90, saboteurs: 40, oddities: 6 };
         assert_eq!(Size::parse("90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
         assert_eq!(Size::parse("test a ... 90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
+        assert_eq!(Size::parse("...90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
         assert_eq!(Size::parse("no behaviours, 40 saboteurs, 6 oddities"), None);
     }
 
