@@ -1,1 +1,68 @@
-fn main() {}
+//! The tasks of this workspace: `cargo xtask check | fix | test | bench`.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout)] // Printing is what it is for.
+
+mod adapters;
+mod check;
+mod command;
+mod crates;
+mod license;
+mod light;
+mod names;
+mod steps;
+mod suite;
+mod tally;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use command::cargo;
+use steps::Steps;
+
+const USAGE: &str = "usage: cargo xtask <task>
+
+  check   formatting, lints, documentation, and the rules of this workspace
+  fix     formats, and applies what clippy can mend by itself
+  test    every test and every example in the documentation; installs what a bare Debian or Ubuntu lacks
+  bench   measures this machine";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["check"] => check::check(),
+        ["fix"] => fix(),
+        ["test"] => test::test(),
+        ["bench"] => bench(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            println!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn fix() -> ExitCode {
+    let mut steps = Steps::new("fix");
+    tools::components(&mut steps);
+    steps.step("clippy's suggestions", "mend by hand what is printed above", || {
+        cargo(&["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets"]).run()
+    });
+    steps.step("format", "mend what does not parse", || cargo(&["fmt", "--all"]).run());
+    steps.finish()
+}
+
+/// What there is to measure today: the embedded adapter by itself. It prints as it goes, and asserts nothing.
+fn bench() -> ExitCode {
+    let mut steps = Steps::new("bench");
+    steps.step("speed of the embedded adapter", "see what is printed above", || {
+        let speed = ["test", "--release", "--package", "actornot-sqlite", "--test", "speed"];
+        cargo(&[&speed[..], &["--", "--ignored", "--nocapture"]].concat()).run()
+    });
+    steps.finish()
+}

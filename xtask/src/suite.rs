@@ -1,0 +1,116 @@
+//! The conformance suite: how large it is, and over which configurations it is run.
+
+use std::collections::BTreeMap;
+
+use crate::command::cargo;
+use crate::workspace::{adapters, read, rust_files};
+
+/// How large the suite is, as its own test says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) behaviours: usize,
+    pub(crate) saboteurs: usize,
+    pub(crate) oddities: usize,
+}
+
+/// Runs the test of the suite itself: it finds every saboteur, passes every oddity, and prints its size.
+pub(crate) fn size(found: &mut Option<Size>) -> Result<String, String> {
+    let suite = ["test", "--package", "actornot-testkit", "--test", "suite"];
+    cargo(&[&suite[..], &["--", "--nocapture"]].concat())
+        .lines(|line| *found = found.or(Size::parse(line)))?;
+    match found {
+        Some(_) => Ok(String::new()),
+        None => Err("it did not print \"N behaviours, N saboteurs, N oddities\"".into()),
+    }
+}
+
+impl Size {
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |word: &str| {
+            let at = words.iter().position(|found| *found == word)?;
+            // The runner's own progress may stand right in front of it.
+            words.get(at.checked_sub(1)?)?.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+        };
+        Some(Self {
+            behaviours: number("behaviours,")?,
+            saboteurs: number("saboteurs,")?,
+            oddities: number("oddities")?,
+        })
+    }
+}
+
+/// The test binaries that expand the suite: package and name.
+fn binaries() -> Result<Vec<(String, String)>, String> {
+    let mut binaries = Vec::new();
+    for package in adapters().into_iter().chain(["actornot-testkit"]) {
+        for path in rust_files(&format!("{package}/tests"))? {
+            let name = path.trim_start_matches(&format!("{package}/tests/")).trim_end_matches(".rs");
+            if !name.contains('/') && read(&path)?.contains("conformance!(") {
+                binaries.push((package.to_owned(), name.to_owned()));
+            }
+        }
+    }
+    Ok(binaries)
+}
+
+/// Over which configurations the suite is run, each of them whole, and no test of it switched off.
+pub(crate) fn configurations(size: Size) -> Result<Vec<String>, String> {
+    let mut configurations = Vec::new();
+    let mut wrong = Vec::new();
+    for (package, binary) in binaries()? {
+        let list = |more: &[&str]| {
+            let test = ["test", "--quiet", "--package", &package, "--test", &binary, "--", "--list"];
+            cargo(&[&test[..], more].concat()).output()
+        };
+        let ignored = count(&list(&["--ignored"])?);
+        for (configuration, tests) in count(&list(&[])?) {
+            let name = format!("{package} {binary} {configuration}").trim_end().to_owned();
+            let tests = tests - ignored.get(&configuration).copied().unwrap_or(0);
+            if tests != size.behaviours {
+                wrong.push(format!("{name} runs {tests} of {} behaviours", size.behaviours));
+            }
+            configurations.push(format!("{name} ({tests} behaviours)"));
+        }
+    }
+    for adapter in adapters() {
+        if !configurations.iter().any(|name| name.starts_with(&format!("{adapter} "))) {
+            wrong.push(format!("{adapter} does not run the suite"));
+        }
+    }
+    if wrong.is_empty() { Ok(configurations) } else { Err(wrong.join("\n")) }
+}
+
+/// Tests for each configuration: the modules in front of `theme::sentence`.
+fn count(list: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for test in list.lines().filter_map(|line| line.strip_suffix(": test")) {
+        let mut modules: Vec<&str> = test.split("::").collect();
+        if modules.len() < 2 {
+            continue;
+        }
+        modules.truncate(modules.len() - 2);
+        *counts.entry(modules.join("::")).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_is_found_wherever_it_stands_in_its_line() {
+        let size = Size { behaviours: 90, saboteurs: 40, oddities: 6 };
+        assert_eq!(Size::parse("90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
+        assert_eq!(Size::parse("test a ... 90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
+        assert_eq!(Size::parse("...90 behaviours, 40 saboteurs, 6 oddities"), Some(size));
+        assert_eq!(Size::parse("no behaviours, 40 saboteurs, 6 oddities"), None);
+    }
+
+    #[test]
+    fn tests_are_counted_for_each_configuration() {
+        let counts = count("wal::lock::a: test\nwal::lock::b: test\nlock::a: test\nalone: test\n3 tests\n");
+        assert_eq!(counts, BTreeMap::from([(String::new(), 1), ("wal".to_owned(), 2)]));
+    }
+}
