@@ -95,7 +95,7 @@ impl Waiting {
 }
 
 /// Something a run asked for besides its state change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
     /// Post a message to another entity, or to itself; exactly once, beyond the target's backlog limit.
@@ -119,6 +119,21 @@ pub enum Effect {
         /// JSON text.
         payload: String,
     },
+}
+
+impl std::fmt::Debug for Effect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Send(envelope) => f.debug_tuple("Send").field(envelope).finish(),
+            Self::SetTimer { name, envelope } => {
+                f.debug_struct("SetTimer").field("name", name).field("envelope", envelope).finish()
+            }
+            Self::CancelTimer { name } => f.debug_struct("CancelTimer").field("name", name).finish(),
+            Self::Reply { to, payload } => {
+                f.debug_struct("Reply").field("to", to).field("payload_bytes", &payload.len()).finish()
+            }
+        }
+    }
 }
 
 /// What the holder wants after its commit.

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -33,7 +34,6 @@ use crate::{
 /// # Round trips
 /// One, shared with the other posts of this process that wait at the same time; it also tries the lock.
 #[must_use = "a post does nothing until it is awaited"]
-#[derive(Debug)]
 pub struct Post<R: Runner> {
     engine: Arc<Engine>,
     /// What is known to be wrong with it already is said when it is awaited.
@@ -142,6 +142,20 @@ impl<R: Runner> Post<R> {
             engine.finish_inline(&entity, budget).await;
         }
         Ok(Receipt::new(engine, entity, id, admission == Admission::Duplicate))
+    }
+}
+
+// Payloads and header values are the user's secrets: they never reach a log by way of Debug.
+impl<R: Runner> fmt::Debug for Post<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Post")
+            .field("entity", &self.entity)
+            .field("id", &self.id)
+            .field("payload_bytes", &self.payload.as_ref().map(String::len))
+            .field("headers", &self.headers.len())
+            .field("delay", &self.delay)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
     }
 }
 

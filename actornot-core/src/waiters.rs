@@ -6,16 +6,19 @@ use tokio::sync::oneshot;
 
 use crate::{EntityId, MessageId, Settled};
 
+/// Those who wait, by what they wait for.
+type Waiting = HashMap<(EntityId, MessageId), Vec<oneshot::Sender<Settled>>>;
+
 /// Who in this process waits for which message. Empty, and then free, unless somebody calls `settled`.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    waiting: Mutex<HashMap<(EntityId, MessageId), Vec<oneshot::Sender<Settled>>>>,
+    waiting: Mutex<Waiting>,
     /// Entries in `waiting`, so that a commit nobody waits for takes no lock.
     entries: AtomicUsize,
 }
 
 impl Waiters {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<(EntityId, MessageId), Vec<oneshot::Sender<Settled>>>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -127,7 +127,7 @@ pub async fn kill_at_every_call<B: Shared>(backend: impl AsyncFn() -> B, child: 
             let end = end.unwrap_or_else(|| panic!("{script}: the child ended by itself: {told:?}"));
             if end == "done" {
                 assert!(nth > 6, "the child makes only {nth} calls");
-                println!("killed at {killed:?}; {unknown} posts of unknown outcome, {left} runs taken over");
+                tell(&format!("was killed {killed:?}; {unknown} posts of unknown outcome, {left} takeovers"));
                 // A run that was too gentle proves nothing.
                 assert!(unknown > 0 && left > 0, "nothing was left behind by any kill");
                 return;

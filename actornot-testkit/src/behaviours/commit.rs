@@ -271,7 +271,8 @@ pub(crate) async fn two_that_send_to_each_other_both_commit(lab: &Lab) -> Check 
         let b =
             two.draft(&b).effect(crate::lab::send(&alice, message(&format!("to alice {round}")))).release();
         let (a, b) = tokio::join!(one.commit(&a), two.commit(&b));
-        (a?, b?);
+        a?;
+        b?;
         scene.same("alice", vec![format!("to alice {round}")], one.drain(&alice).await?)?;
         scene.same("bob", vec![format!("to bob {round}")], one.drain(&bob).await?)?;
     }

@@ -223,7 +223,8 @@ pub(crate) async fn posts_that_wait_share_a_trip(lab: &Lab) -> Check {
         Ok::<(), actornot_core::Error>(())
     };
     let (first, others) = tokio::join!(first, others);
-    (first?, others?);
+    first?;
+    others?;
     scene.same("trips", 2, process.gate.calls(Verb::Enqueue))?;
     let last = process.say("bob", "last").await?;
     scene.same("the last", Settled::Handled, process.settled(&last).await?)?;

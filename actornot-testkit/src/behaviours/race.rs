@@ -122,7 +122,9 @@ pub(crate) async fn posts_from_many_instances_are_all_kept(lab: &Lab) -> Check {
         }
     };
     let (a, b, c) = tokio::join!(work(0), work(1), work(2));
-    (a?, b?, c?);
+    for done in [a, b, c] {
+        done?;
+    }
     let mut seen = Vec::new();
     for key in ["k0", "k1"] {
         let entity = entity(key);
