@@ -70,8 +70,10 @@ impl Sweeper {
                 () = self.changed.notified() => continue,
             }
             let Some(engine) = engine.upgrade().filter(|engine| !engine.stopping()) else { return };
+            // Hints that come while it looks are about moments it may not have seen: they stay.
+            *self.next() = Some(engine.seam.now() + Limits::DELAY);
             let again = engine.sweep_in_background().await;
-            *self.next() = Some(engine.seam.now() + again);
+            self.hint(engine.seam.now() + again);
         }
     }
 

@@ -114,6 +114,7 @@ macro_rules! for_each_behaviour {
                 a_read_takes_no_lock: G8,
                 an_id_posted_twice_is_run_once: G7,
                 a_delayed_post_is_run_when_it_falls_due: G2,
+                a_delay_that_is_set_during_a_sweep_is_not_forgotten: G5,
                 what_is_over_a_limit_is_refused_by_name: G9,
                 a_post_that_is_no_json_is_refused: G9,
                 what_is_sent_is_run: G4,

@@ -90,6 +90,19 @@ pub(crate) async fn a_delayed_post_is_run_when_it_falls_due(lab: &Lab) -> Check 
     scene.same("the order", vec!["now", "late"], process.said("alice").await?)
 }
 
+pub(crate) async fn a_delay_that_is_set_during_a_sweep_is_not_forgotten(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "a sweep that has looked, and whose answer is on its way", when "a message is posted with a short delay", usually "the sweep's next moment overwrites one that was set meanwhile");
+    let process = lab.process_with(|config| config.sweep_every = Some(SOON * 3)).await;
+    let delayed = |key: &str| process.mailbox.post(key, line("a", Act::Say)).after(Duration::from_millis(20));
+    let mut hold = process.gate.hold(Verb::Due, Point::After);
+    let first = delayed("alice").await?;
+    hold.reached().await;
+    let late = delayed("bob").await?;
+    hold.go_on();
+    scene.same("the one it found", Settled::Handled, process.settled(&first).await?)?;
+    scene.same("the other", Settled::Handled, process.settled(&late).await?)
+}
+
 pub(crate) async fn what_is_over_a_limit_is_refused_by_name(lab: &Lab) -> Check {
     let scene = scene!(G9, given "limits of 200 bytes for payload and headers, and a backlog of 2", when "each is crossed", usually "a limit that is checked late, or not");
     let process = lab
