@@ -22,6 +22,7 @@ use crate::{Commit, EntityId, Error, Grant, Inspect, Lease, LockRequest, NewMess
 /// - measures time on **the server's clock** only. Clients pass durations.
 /// - answers [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) whenever it does not know whether it was applied,
 ///   and [`Unavailable`](crate::ErrorKind::Unavailable) only when it knows that it was not.
+/// - costs **one round trip** where the database can do it in one, and otherwise few: never more for a larger slice.
 /// - may be dropped at any await: the database then holds all of the call or nothing of it, other calls are not
 ///   harmed, and repeating it with the same ids tells which.
 ///
@@ -111,8 +112,9 @@ pub trait LockableQueue: Inspect {
     /// One.
     async fn release(&self, leases: &[Lease]) -> Vec<Result<bool, Error>>;
 
-    /// Finds entities that want a run and that nobody holds. Read-only: claiming goes through
-    /// [`try_lock`](Self::try_lock).
+    /// Finds entities that want a run and that nobody holds. Claims nothing: that goes through
+    /// [`try_lock`](Self::try_lock). An adapter that stages sends before they reach their target relays here what a
+    /// crash has left staged.
     ///
     /// Reports an entity when something is queued and due, it is neither paused nor waiting, and its lease is free
     /// or has run out (G5); longest overdue first.
@@ -121,10 +123,10 @@ pub trait LockableQueue: Inspect {
     /// Of the call.
     ///
     /// # Cancel safety
-    /// Reads only.
+    /// Changes no entity and no lease.
     ///
     /// # Round trips
-    /// One.
+    /// One, or two.
     async fn due(&self, query: &DueQuery) -> Result<Due, Error>;
 
     /// Opens a handle with a connection of its own, which extends leases while handlers and pools are stuck.

@@ -136,31 +136,36 @@ pub(crate) const BURY: &str = "
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq = j.value->>1";
 
 /// G5: entities that want a run and that nobody holds. The second half finds leases that end later than the longest
-/// lease allows: a clock that was set back left them behind.
+/// lease allows: a clock that was set back left them behind. `+` keeps the planner from the index on kinds, by which
+/// it would read, and sort, every entity of the kind.
 pub(crate) const DUE: &str = concat!(
-    "WITH clock(now) AS MATERIALIZED (SELECT ",
+    "SELECT * FROM (SELECT * FROM (
+       SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM actornot_entity e
+       WHERE e.wake_at <= (SELECT ",
     now!(),
-    ")
-     SELECT * FROM (SELECT * FROM (
-       SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM clock CROSS JOIN actornot_entity e
-       WHERE e.wake_at <= clock.now AND (e.wake_at, e.id) > (?2, ?3)
-         AND e.kind IN (SELECT value FROM json_each(?1))
+    ") AND (e.wake_at, e.id) > (?2, ?3) AND +e.kind IN (SELECT value FROM json_each(?1))
        ORDER BY e.wake_at, e.id LIMIT ?4)
      UNION ALL
-       SELECT 0, e.id, e.kind, e.key FROM clock CROSS JOIN actornot_entity e
-       WHERE e.deadline > clock.now + ?5 AND (0, e.id) > (?2, ?3) AND e.paused IS NULL
-         AND (e.queued > 0 OR e.delayed_at <= clock.now) AND (e.wait_until IS NULL OR e.wait_until <= clock.now)
-         AND e.kind IN (SELECT value FROM json_each(?1)))
+       SELECT 0, e.id, e.kind, e.key FROM actornot_entity e
+       WHERE e.deadline > (SELECT ",
+    now!(),
+    " + ?5) AND (0, e.id) > (?2, ?3) AND e.paused IS NULL
+         AND (e.queued > 0 OR e.delayed_at <= (SELECT ",
+    now!(),
+    ")) AND (e.wait_until IS NULL OR e.wait_until <= (SELECT ",
+    now!(),
+    ")) AND +e.kind IN (SELECT value FROM json_each(?1)))
      ORDER BY wake, id LIMIT ?4"
 );
 
 /// G5: how long until the next entity that is not due yet.
 pub(crate) const NEXT: &str = concat!(
-    "WITH clock(now) AS MATERIALIZED (SELECT ",
+    "SELECT e.wake_at - (SELECT ",
     now!(),
-    ")
-     SELECT e.wake_at - clock.now AS next FROM clock CROSS JOIN actornot_entity e
-     WHERE e.wake_at > clock.now AND e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1"
+    ") AS next FROM actornot_entity e
+     WHERE e.wake_at > (SELECT ",
+    now!(),
+    ") AND +e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1"
 );
 
 /// One committed moment of several entities, without a lock.

@@ -135,7 +135,7 @@ pub(crate) async fn what_is_over_a_limit_is_refused_by_name(lab: &Lab) -> Check 
     for name in ["a", "b"] {
         post("alice", name).only_enqueue().await?;
     }
-    let full = post("alice", "c").await.err().map(|error| (error.kind(), error.retry()));
+    let full = post("alice", "c").only_enqueue().await.err().map(|error| (error.kind(), error.retry()));
     scene.same("the third", Some((ErrorKind::BacklogFull { limit: 2 }, Retry::Safe)), full)?;
     scene.same("what is pending", 2, process.pending("alice").await?)
 }
