@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::calls::{Commits, Locks, Posting, Posts, Releases};
+use crate::errand::{Errand, Over};
 use crate::group::Group;
 use crate::heartbeat::Heartbeats;
 use crate::held::Held;
@@ -60,8 +61,8 @@ pub(crate) struct Work {
     pub(crate) nonce: Option<Nonce>,
     /// The lease it got with its post, or kept when its slice was over.
     pub(crate) held: Option<Box<Held>>,
-    /// No batch is started after this.
-    pub(crate) until: Option<Instant>,
+    /// What it is done for.
+    pub(crate) errand: Errand,
 }
 
 /// How the batches of a lease ended.
@@ -109,13 +110,18 @@ impl Engine {
     }
 
     /// Appends a message durably, and sees to it that somebody runs it.
-    pub(crate) async fn post(&self, envelope: Envelope, run: bool) -> Result<Admission, Error> {
+    pub(crate) async fn post(
+        &self,
+        envelope: Envelope,
+        run: bool,
+        errand: Errand,
+    ) -> Result<Admission, Error> {
         if self.stopping() {
             return Err(Error::new(ErrorKind::Closed, "the mailbox was closed").with_entity(&envelope.entity));
         }
         let delay = envelope.message.delay;
-        let run = run && delay.is_zero() && self.may_run(&envelope.entity);
-        let admission = self.posts.call(Posting { envelope, run }).await?;
+        let errand = (run && delay.is_zero() && self.may_run(&envelope.entity)).then_some(errand);
+        let admission = self.posts.call(Posting { envelope, errand }).await?;
         if !delay.is_zero() {
             self.sweeper.hint(self.seam.now() + delay);
         }
@@ -129,24 +135,17 @@ impl Engine {
             && self.runners.contains_key(entity.kind())
     }
 
-    pub(crate) fn until(&self) -> Option<Instant> {
-        match self.config.scheduler {
-            Scheduler::Inline { budget } => Some(self.seam.now() + budget),
-            _ => None,
-        }
-    }
-
     /// The second half of a post that skipped the lock because the entity had a slot here, or no seat was free.
-    pub(crate) fn look_after_enqueue(self: &Arc<Self>, entity: &EntityId) {
+    pub(crate) fn look_after_enqueue(self: &Arc<Self>, entity: &EntityId, errand: Errand) {
         if self.seam.mistake() != Some(Mistake::SlotToldTooLate) {
-            self.look(entity, self.until());
+            self.look(entity, errand);
         }
     }
 
     /// Sees to it that this process looks at an entity after everything that was enqueued until now.
-    pub(crate) fn look(self: &Arc<Self>, entity: &EntityId, until: Option<Instant>) {
+    pub(crate) fn look(self: &Arc<Self>, entity: &EntityId, errand: Errand) {
         if self.may_run(entity) && self.slots.enter(entity) {
-            self.line_up(Work { entity: entity.clone(), nonce: None, held: None, until });
+            self.line_up(Work { entity: entity.clone(), nonce: None, held: None, errand });
         }
     }
 
@@ -189,20 +188,20 @@ impl Engine {
 
     /// Runs an entity whose slot is owned, until its queue is empty, its slice is over, or somebody else has it.
     async fn run(self: &Arc<Self>, work: Work) {
-        let Work { entity, mut nonce, mut held, until } = work;
+        let Work { entity, mut nonce, mut held, errand } = work;
         loop {
             let lease = match held.take() {
-                Some(held) => self.take_up(held, until).await,
-                None if self.is_over(until) => return self.slots.abandon(&entity),
+                Some(held) => self.take_up(held, &errand).await,
+                None if self.is_over(&errand) => return self.slots.abandon(&entity),
                 None => {
                     self.slots.about_to_look(&entity);
                     self.lock(&entity, nonce.take()).await
                 }
             };
             if let Some(lease) = lease
-                && let Driven::SliceOver(held) = self.drive(lease, until).await
+                && let Driven::SliceOver(held) = self.drive(lease, &errand).await
             {
-                return self.line_up(Work { entity, nonce: None, held: Some(held), until });
+                return self.line_up(Work { entity, nonce: None, held: Some(held), errand });
             }
             if self.slots.leave(&entity) {
                 return;
@@ -210,15 +209,10 @@ impl Engine {
         }
     }
 
-    /// Whether no further batch may be started.
-    pub(crate) fn is_over(&self, until: Option<Instant>) -> bool {
-        self.stopping() || until.is_some_and(|until| self.seam.now() >= until)
-    }
-
     /// Run a batch, commit it, go on with the next one: the mailbox loop.
-    async fn drive(self: &Arc<Self>, mut held: Box<Held>, until: Option<Instant>) -> Driven {
+    async fn drive(self: &Arc<Self>, mut held: Box<Held>, errand: &Errand) -> Driven {
         loop {
-            let Some(commit) = self.run_batch(&mut held, until).await else { return Driven::LetGo };
+            let Some(commit) = self.run_batch(&mut held, errand).await else { return Driven::LetGo };
             // Whatever was enqueued until here, the commit sees.
             self.slots.about_to_look(&held.lease.entity);
             let dead = match commit.verdict {
@@ -229,12 +223,12 @@ impl Engine {
                 Ok(Updated::Continue { batch, .. }) if batch.messages.is_empty() => {
                     // Not in the contract, and going on would spin.
                     tracing::error!(entity = %held.lease.entity, "the adapter went on with an empty batch");
-                    self.committed(commit, dead, until);
+                    self.committed(commit, dead, errand);
                     self.hand_back(&held.lease).await;
                     return Driven::LetGo;
                 }
                 Ok(Updated::Continue { fence, batch }) => {
-                    self.committed(commit, dead, until);
+                    self.committed(commit, dead, errand);
                     held.go_on(fence, batch, self.run_deadline());
                     if held.batches >= self.config.slice && self.workers.has_line() {
                         held.lined_up = self.seam.now();
@@ -242,8 +236,8 @@ impl Engine {
                     }
                 }
                 Ok(Updated::Released { next_due }) => {
-                    self.committed(commit, dead, until);
-                    self.released(&held.lease.entity, next_due, until);
+                    self.committed(commit, dead, errand);
+                    self.released(&held.lease.entity, next_due, errand);
                     return Driven::LetGo;
                 }
                 Ok(Updated::LockLost) => {
@@ -259,28 +253,28 @@ impl Engine {
     }
 
     /// Tells those who wait for a message, and looks at those it sent something to.
-    fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, until: Option<Instant>) {
+    fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, errand: &Errand) {
         self.waiters.tell(&commit.lease.entity, &commit.acked, Settled::Handled);
         self.waiters.tell(&commit.lease.entity, dead.as_slice(), Settled::Dead);
         for effect in commit.effects {
             if let Effect::Send(Envelope { entity, message }) = effect {
                 match message.delay.is_zero() {
-                    true => self.look(&entity, until),
+                    true => self.look(&entity, errand.clone()),
                     false => self.sweeper.hint(self.seam.now() + message.delay),
                 }
             }
         }
     }
 
-    /// Completes when an inline post's work is done: its entity let go, and whatever that led to, within the budget.
-    pub(crate) async fn finish_inline(&self, entity: &EntityId, budget: Duration) {
-        let until = self.seam.now() + budget;
+    /// Completes when nothing is done for an inline post any more, nor for what it led to; and, as long as its budget
+    /// lasts, when whoever else in this process ran the entity has let go of it.
+    pub(crate) async fn finish_inline(&self, entity: &EntityId, over: Over, until: Instant) {
+        over.wait().await;
         if let Some(left) = self.slots.left(entity) {
-            let _ = left.await;
-        }
-        tokio::select! {
-            () = self.workers.idle() => {}
-            () = self.seam.sleep(until.saturating_duration_since(self.seam.now())) => {}
+            tokio::select! {
+                _ = left => {}
+                () = self.seam.sleep(until.saturating_duration_since(self.seam.now())) => {}
+            }
         }
     }
 
@@ -312,10 +306,10 @@ impl Engine {
         self.heartbeats.close();
     }
 
-    fn released(self: &Arc<Self>, entity: &EntityId, next_due: Option<Duration>, until: Option<Instant>) {
+    fn released(self: &Arc<Self>, entity: &EntityId, next_due: Option<Duration>, errand: &Errand) {
         match next_due {
             // Something is ready although the lock was let go: look again, unless that is why it was let go.
-            Some(Duration::ZERO) if !self.is_over(until) => drop(self.slots.enter(entity)),
+            Some(Duration::ZERO) if !self.is_over(errand) => drop(self.slots.enter(entity)),
             Some(due) => self.sweeper.hint(self.seam.now() + due),
             None => {}
         }

@@ -201,7 +201,7 @@ impl<R: Runner> MailboxPoster<R> {
     /// One.
     pub async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
         let moved = self.queue().redrive(letter, to).await?;
-        self.handle.engine.look(&letter.entity, self.handle.engine.until());
+        self.handle.engine.look(&letter.entity, self.handle.engine.errand());
         Ok(moved)
     }
 
@@ -218,7 +218,7 @@ impl<R: Runner> MailboxPoster<R> {
     pub async fn resume(&self, key: impl AsRef<str>) -> Result<bool, Error> {
         let entity = EntityId::new(R::KIND, key.as_ref())?;
         let known = self.queue().resume(&entity).await?;
-        self.handle.engine.look(&entity, self.handle.engine.until());
+        self.handle.engine.look(&entity, self.handle.engine.errand());
         Ok(known)
     }
 

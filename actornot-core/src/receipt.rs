@@ -97,7 +97,7 @@ impl Receipt {
     /// After a lease's time without a result, its holder may have died.
     fn look_if_abandoned(&self, started: Instant) {
         if self.engine.seam.now() >= started + self.engine.config.lease {
-            self.engine.look(&self.entity, self.engine.until());
+            self.engine.look(&self.entity, self.engine.errand());
         }
     }
 }

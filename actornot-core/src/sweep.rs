@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
+use crate::errand::Errand;
 use crate::{Cursor, Due, DueQuery, Error, ErrorKind, Limits, Scheduler};
 
 /// What a sweep came to.
@@ -85,24 +86,34 @@ impl Sweeper {
 }
 
 impl Engine {
-    /// Runs what is due, until nothing is, or the budget has passed.
+    /// Runs what is due, until nothing is, or the budget has passed; completes when nothing of it runs any more.
     pub(crate) async fn sweep(self: &Arc<Self>, budget: Duration) -> Result<Swept, Error> {
-        let until = self.seam.now() + budget;
+        if self.config.scheduler == Scheduler::Never {
+            return Err(Error::misuse(
+                "this system runs nothing (Scheduler::Never); call `sweep` in a worker",
+            ));
+        }
+        let until = self.seam.now() + budget.min(Limits::DELAY);
         let mut swept = Swept::default();
         let mut after = None;
         loop {
+            if self.stopping() {
+                return Err(Error::new(ErrorKind::Closed, "the mailbox was closed"));
+            }
+            let (errand, over) = Errand::awaited(until);
             let page = self.due(Limits::SLICE, after).await?;
             swept.found += page.entities.len();
             for entity in &page.entities {
-                self.look(entity, Some(until));
+                self.look(entity, errand.clone());
             }
-            for left in page.entities.iter().filter_map(|entity| self.slots.left(entity)) {
-                let _ = left.await;
-            }
+            let late = self.is_over(&errand);
+            drop(errand);
+            over.wait().await;
             after = page.after;
             swept.next = page.next;
-            swept.more = after.is_some();
-            if after.is_none() || self.is_over(Some(until)) {
+            // What was found in time may still have been too late for its turn.
+            swept.more = after.is_some() || late || (swept.found > 0 && self.seam.now() >= until);
+            if after.is_none() || self.seam.now() >= until {
                 return Ok(swept);
             }
         }
@@ -120,7 +131,7 @@ impl Engine {
         match self.due(free.min(Limits::SLICE), None).await {
             Ok(page) => {
                 for entity in &page.entities {
-                    self.look(entity, None);
+                    self.look(entity, Errand::default());
                 }
                 let next = if page.after.is_some() { Some(BUSY) } else { page.next };
                 next.map_or(jittered, |next| next.clamp(Duration::from_millis(1), jittered))

@@ -161,9 +161,12 @@ macro_rules! for_each_behaviour {
             }
             modes {
                 an_inline_post_returns_when_its_work_is_done: G5,
+                an_inline_post_waits_for_what_it_led_to: G5,
+                an_inline_post_does_not_wait_for_strangers: G8,
                 an_inline_post_starts_nothing_after_its_budget: G5,
                 a_front_end_only_enqueues: G5,
                 a_sweep_runs_everything_that_is_due: G5,
+                a_sweep_waits_for_what_it_led_to: G5,
                 a_sweep_without_time_starts_nothing: G5,
             }
             fault_enqueue {
