@@ -81,9 +81,10 @@ impl<M> Delivery<M> {
     }
 
     /// The same for every attempt of this message, and for no other message of any entity: hand it to external
-    /// systems that deduplicate.
+    /// systems that deduplicate. A message that is posted again with its id after the id's retention has the same one.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}", self.entity, self.id)
+        // With the key's length, for keys and ids may hold slashes.
+        format!("{}/{}/{}", self.entity.key().len(), self.entity, self.id)
     }
 }
 

@@ -27,12 +27,11 @@ impl Engine {
             return None;
         }
         let seat = self.workers.reserve()?;
-        if !self.slots.enter(entity) {
+        let Some(errand) = self.slots.enter(entity, errand.clone()) else {
             self.sit(seat);
             return None;
-        }
+        };
         let nonce = Nonce::from_random(self.seam.random());
-        let errand = errand.clone();
         Some(Claim { engine: self.clone(), entity: entity.clone(), nonce, errand, seat: Some(seat) })
     }
 
@@ -61,7 +60,7 @@ impl Claim {
     }
 
     fn go(&mut self, seat: Seat, nonce: Option<Nonce>, held: Option<Box<Held>>) {
-        let errand = std::mem::take(&mut self.errand);
+        let errand = std::mem::replace(&mut self.errand, Errand::background());
         let work = Work { entity: self.entity.clone(), nonce, held, errand };
         self.engine.begin(work, seat);
     }

@@ -5,14 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::calls::{Commits, Locks, Posting, Posts, Releases};
 use crate::errand::{Errand, Over};
 use crate::group::Group;
 use crate::heartbeat::Heartbeats;
-use crate::held::Held;
+use crate::held::{Held, inside_handler};
 use crate::seam::{Mistake, Seam};
 use crate::slots::Slots;
 use crate::sweep::Sweeper;
@@ -20,8 +20,8 @@ use crate::turn::{AnyRunner, caught};
 use crate::waiters::Waiters;
 use crate::workers::{Seat, Workers};
 use crate::{
-    Admission, Commit, Config, Effect, EntityId, Envelope, Error, ErrorKind, LockableQueue, MessageId, Nonce,
-    Scheduler, Settled, Updated, Verdict,
+    Admission, Commit, Config, Effect, EntityId, Envelope, Error, ErrorKind, LockableQueue, MessageId, Next,
+    Nonce, Retry, Scheduler, Settled, Updated, Verdict, Waiting,
 };
 
 /// Everything that the mailboxes of one system share.
@@ -144,7 +144,10 @@ impl Engine {
 
     /// Sees to it that this process looks at an entity after everything that was enqueued until now.
     pub(crate) fn look(self: &Arc<Self>, entity: &EntityId, errand: Errand) {
-        if self.may_run(entity) && self.slots.enter(entity) {
+        if !self.may_run(entity) {
+            return;
+        }
+        if let Some(errand) = self.slots.enter(entity, errand) {
             self.line_up(Work { entity: entity.clone(), nonce: None, held: None, errand });
         }
     }
@@ -178,6 +181,8 @@ impl Engine {
             if let Err(failure) = caught(run).await {
                 tracing::error!(%entity, error = failure.error, "a worker stumbled");
                 self.slots.abandon(&entity);
+                // Whoever relied on its slot relies on this.
+                self.look(&entity, self.errand());
             }
             match self.workers.next(seat) {
                 Some(next) => (work, seat) = next,
@@ -188,18 +193,25 @@ impl Engine {
 
     /// Runs an entity whose slot is owned, until its queue is empty, its slice is over, or somebody else has it.
     async fn run(self: &Arc<Self>, work: Work) {
-        let Work { entity, mut nonce, mut held, errand } = work;
+        let Work { entity, mut nonce, mut held, mut errand } = work;
         loop {
+            errand.dismiss(self.seam.now());
+            self.slots.about_to_look(&entity, &mut errand);
             let lease = match held.take() {
+                // One that waited in line for too long was handed back; then the lock is asked for again.
                 Some(held) => self.take_up(held, &errand).await,
-                None if self.is_over(&errand) => return self.slots.abandon(&entity),
-                None => {
-                    self.slots.about_to_look(&entity);
-                    self.lock(&entity, nonce.take()).await
+                None => None,
+            };
+            let lease = match lease {
+                Some(lease) => Some(lease),
+                None if self.is_over(&errand) => {
+                    self.forgo(&entity, nonce.take()).await;
+                    None
                 }
+                None => self.lock(&entity, nonce.take()).await,
             };
             if let Some(lease) = lease
-                && let Driven::SliceOver(held) = self.drive(lease, &errand).await
+                && let Driven::SliceOver(held) = self.drive(lease, &mut errand).await
             {
                 return self.line_up(Work { entity, nonce: None, held: Some(held), errand });
             }
@@ -210,11 +222,14 @@ impl Engine {
     }
 
     /// Run a batch, commit it, go on with the next one: the mailbox loop.
-    async fn drive(self: &Arc<Self>, mut held: Box<Held>, errand: &Errand) -> Driven {
+    async fn drive(self: &Arc<Self>, mut held: Box<Held>, errand: &mut Errand) -> Driven {
         loop {
-            let Some(commit) = self.run_batch(&mut held, errand).await else { return Driven::LetGo };
+            let Some(mut commit) = self.run_batch(&mut held).await else { return Driven::LetGo };
             // Whatever was enqueued until here, the commit sees.
-            self.slots.about_to_look(&held.lease.entity);
+            self.slots.about_to_look(&held.lease.entity, errand);
+            if !self.is_over(errand) {
+                commit.next = Next::Batch { max: self.config.batch };
+            }
             let dead = match commit.verdict {
                 Verdict::DeadLetter { .. } => held.ids.get(commit.acked.len()).cloned(),
                 _ => None,
@@ -229,6 +244,7 @@ impl Engine {
                 }
                 Ok(Updated::Continue { fence, batch }) => {
                     self.committed(commit, dead, errand);
+                    errand.dismiss(self.seam.now());
                     held.go_on(fence, batch, self.run_deadline());
                     if held.batches >= self.config.slice && self.workers.has_line() {
                         held.lined_up = self.seam.now();
@@ -246,6 +262,10 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(entity = %held.lease.entity, %error, "a commit failed; its batch will be run again");
+                    // It was not the batch's fault: the hand-out is not counted. Otherwise the lease runs out, and is.
+                    if error.retry() == Retry::Safe {
+                        self.hand_back(&held.lease).await;
+                    }
                     return Driven::LetGo;
                 }
             }
@@ -254,8 +274,23 @@ impl Engine {
 
     /// Tells those who wait for a message, and looks at those it sent something to.
     fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, errand: &Errand) {
-        self.waiters.tell(&commit.lease.entity, &commit.acked, Settled::Handled);
-        self.waiters.tell(&commit.lease.entity, dead.as_slice(), Settled::Dead);
+        let entity = &commit.lease.entity;
+        self.waiters.tell(entity, &commit.acked, Settled::Handled);
+        self.waiters.tell(entity, dead.as_slice(), Settled::Dead);
+        match &commit.verdict {
+            Verdict::Proceed => {}
+            Verdict::DeadLetter { error } => {
+                let id = dead.as_ref().map(MessageId::as_str);
+                tracing::warn!(%entity, id, error, "a message was moved to the dead letters");
+            }
+            Verdict::Pause { reason } => tracing::warn!(%entity, reason, "paused until somebody resumes it"),
+            Verdict::Wait { why: Waiting::Blocked, after, error } => {
+                tracing::warn!(%entity, ?after, error, "blocked by a message that keeps failing");
+            }
+            Verdict::Wait { why, after, error } => {
+                tracing::debug!(%entity, why = why.as_str(), ?after, error, "waits before its next run");
+            }
+        }
         for effect in commit.effects {
             if let Effect::Send(Envelope { entity, message }) = effect {
                 match message.delay.is_zero() {
@@ -291,6 +326,14 @@ impl Engine {
     /// Drains, and after a while drops what still runs.
     pub(crate) async fn close(&self) {
         self.drain();
+        if let Some(entity) = inside_handler() {
+            tracing::warn!(%entity, "closed from inside a handler, which would wait for itself: it drains, no more");
+            return;
+        }
+        if !self.is_alive().await {
+            // Its runtime took everything with it that could be waited for.
+            return;
+        }
         tokio::select! {
             () = self.workers.idle() => {}
             () = self.seam.sleep(self.config.close_timeout) => {
@@ -306,10 +349,19 @@ impl Engine {
         self.heartbeats.close();
     }
 
+    /// Whether there is still a runtime to run on.
+    async fn is_alive(&self) -> bool {
+        let (alive, answer) = oneshot::channel();
+        self.seam.spawn(Box::pin(async move {
+            let _ = alive.send(());
+        }));
+        answer.await.is_ok()
+    }
+
     fn released(self: &Arc<Self>, entity: &EntityId, next_due: Option<Duration>, errand: &Errand) {
         match next_due {
             // Something is ready although the lock was let go: look again, unless that is why it was let go.
-            Some(Duration::ZERO) if !self.is_over(errand) => drop(self.slots.enter(entity)),
+            Some(Duration::ZERO) if !self.is_over(errand) => drop(self.slots.enter(entity, errand.clone())),
             Some(due) => self.sweeper.hint(self.seam.now() + due),
             None => {}
         }

@@ -139,6 +139,11 @@ impl Error {
         self
     }
 
+    /// What went wrong, in words, without the entity and the advice.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

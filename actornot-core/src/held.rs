@@ -90,6 +90,9 @@ impl Engine {
 
     /// Goes on with a lease, unless no batch may be started, or the wait in line has cost it too much of its time.
     pub(crate) async fn take_up(self: &Arc<Self>, mut held: Box<Held>, errand: &Errand) -> Option<Box<Held>> {
+        if *held.lost.borrow() {
+            return None;
+        }
         let waited = self.seam.now().saturating_duration_since(held.lined_up);
         if self.is_over(errand) || waited > held.lease.length / 2 {
             self.hand_back(&held.lease).await;
@@ -100,6 +103,14 @@ impl Engine {
         Some(held)
     }
 
+    /// Gives up a request for the lock that may have been granted.
+    pub(crate) async fn forgo(self: &Arc<Self>, entity: &EntityId, nonce: Option<Nonce>) {
+        let Some(nonce) = nonce else { return };
+        if let Some(held) = self.lock(entity, Some(nonce)).await {
+            self.hand_back(&held.lease).await;
+        }
+    }
+
     /// Hands a lease back, so that another instance can go on at once.
     pub(crate) async fn hand_back(&self, lease: &Lease) {
         if let Err(error) = self.releases.call(lease.clone()).await {
@@ -108,7 +119,7 @@ impl Engine {
     }
 
     /// Runs the batch that is handed out, and says what to commit; `None` if nothing can be.
-    pub(crate) async fn run_batch(&self, held: &mut Held, errand: &Errand) -> Option<Commit> {
+    pub(crate) async fn run_batch(&self, held: &mut Held) -> Option<Commit> {
         let batch = held.batch.take()?;
         let commit = |settle: Settle, outcome: Outcome, effects| Commit {
             id: CommitId::from_random(self.seam.random()),
@@ -118,7 +129,8 @@ impl Engine {
             verdict: settle.verdict,
             effects,
             batch_limit: settle.batch_limit,
-            next: if self.is_over(errand) { Next::Release } else { Next::Batch { max: self.config.batch } },
+            // Until the loop knows that somebody wants more.
+            next: Next::Release,
         };
         if let Some(settle) = self.config.gives_up(&batch) {
             return Some(commit(settle, Outcome::nothing(), Vec::new()));

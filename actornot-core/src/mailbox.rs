@@ -15,8 +15,9 @@ use crate::{
 
 /// The main entry point: posts messages for the entities of one kind, and runs them where the lock is.
 ///
-/// Cheap to clone; clones share everything. When the last one is dropped without [`close`](Self::close), running
-/// batches finish, nothing new is started, and leases are handed back.
+/// Cheap to clone; clones share everything. When the last one is dropped without [`close`](Self::close), nothing new is
+/// started, and running batches finish and hand their leases back as long as the runtime lives. When `main` returns
+/// without `close` they are cut off, and their entities wait for the lease to run out.
 pub struct MailboxPoster<R: Runner> {
     handle: Arc<Handle>,
     runner: PhantomData<fn() -> R>,
@@ -35,7 +36,8 @@ impl<R: Runner> Clone for MailboxPoster<R> {
     }
 }
 
-/// A committed state, read without a lock. Derefs to the state.
+/// A committed state, read without a lock. Derefs to the state, whose own fields named `state`, `version` or `pending`
+/// are reached by `view.state`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View<S> {
     /// The state; the default for an entity whose first message is not handled yet.

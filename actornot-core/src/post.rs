@@ -147,7 +147,8 @@ impl<R: Runner> Post<R> {
             let message = format!("{limit} messages are pending, which is the backlog limit");
             return Err(Error::new(ErrorKind::BacklogFull { limit }, message).with_entity(&entity));
         }
-        Ok(Receipt::new(engine, entity, id, admission == Admission::Duplicate))
+        // An id of our own can only meet itself: a try whose reply was lost.
+        Ok(Receipt::new(engine, entity, id, given && admission == Admission::Duplicate))
     }
 }
 
