@@ -37,7 +37,7 @@ pub struct Config {
     /// How long `close` waits for running batches before it hands their leases back.
     pub close_timeout: Duration,
     /// How often this process looks for stranded work, jittered; `None`: never, and a cron calls
-    /// [`sweep`](crate::MailboxPoster::sweep).
+    /// [`sweep`](crate::MailboxPoster::sweep). Only with [`Scheduler::Concurrent`].
     pub sweep_every: Option<Duration>,
     /// Where the loop runs.
     pub scheduler: Scheduler,
@@ -47,12 +47,14 @@ pub struct Config {
 
 /// Where the loop runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Scheduler {
     /// On tasks of the runtime the mailbox was built on; `post` returns when the message is durable.
     #[default]
     Concurrent,
-    /// Inside the caller: `post` returns when the lock it got was let go. Nothing runs after the call returned, and
-    /// no batch is started after `budget` has passed: for hosts that freeze a process between requests.
+    /// Inside the caller: `post` returns when everything it led to has ended, sends included. Nothing runs after the call
+    /// returned, and no batch is started after `budget` has passed: for hosts that freeze a process between requests.
+    /// A run that has begun may take longer, up to `run_timeout`.
     Inline {
         /// How long one call may go on starting batches.
         budget: Duration,
@@ -63,6 +65,7 @@ pub enum Scheduler {
 
 /// What becomes of a message that used up its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum PoisonPolicy {
     /// It moves to the dead letters with its error, and the entity goes on.
     #[default]

@@ -68,6 +68,7 @@ pub enum ErrorKind {
 
 /// What a caller may do after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Retry {
     /// The same call will fail again.
     Never,

@@ -81,6 +81,7 @@ pub trait Runner: Send + Sync + 'static {
 
 /// Whether an entity may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ready {
     /// At once.
     Now,

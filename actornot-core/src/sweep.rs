@@ -17,6 +17,7 @@ const SOONEST: Duration = Duration::from_millis(1);
 
 /// What a sweep came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// How many entities were found that wanted a run.
     pub found: usize,

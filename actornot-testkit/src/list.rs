@@ -224,7 +224,9 @@ macro_rules! for_each_behaviour {
 /// Expands the list of behaviours into real, named, parallel tests against a backend.
 ///
 /// The argument is the path of a function, `async fn() -> impl Backend`, from the root of the test crate; every test
-/// calls it for a backend of its own. With `simulated` before it, tokio's clock is paused.
+/// calls it for a backend of its own. Before it stands `real` for a database, or `simulated`, with tokio's clock paused,
+/// for a queue that does no I/O. The test crate needs `tokio` with `macros` and `rt-multi-thread`; expand the macro at
+/// its root.
 ///
 /// ```ignore
 /// async fn backend() -> MyBackend { MyBackend::fresh().await }

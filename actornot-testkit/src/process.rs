@@ -186,9 +186,9 @@ impl Runner for Thing {
                         }
                     }
                 }
-                Act::Send(to) => ctx.send::<Self>(to, &Line { name: line.name.clone(), act: Act::Say })?,
+                Act::Send(to) => ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Say })?,
                 Act::SendHold(to) => {
-                    ctx.send::<Self>(to, &Line { name: line.name.clone(), act: Act::Hold })?
+                    ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Hold })?
                 }
                 Act::Swell(size) => state.ballast = "x".repeat(*size),
             }
