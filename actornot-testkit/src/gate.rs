@@ -32,7 +32,7 @@ pub(crate) enum Point {
 
 /// What becomes of the next call of a verb.
 enum Plan {
-    Hold { at: Point, reached: oneshot::Sender<()>, go_on: oneshot::Receiver<()> },
+    Hold { at: Point, reached: oneshot::Sender<()>, end: oneshot::Receiver<Lost> },
     LoseReply,
     RefuseUnmade(ErrorKind),
 }
@@ -40,8 +40,11 @@ enum Plan {
 /// A call that is held. Dropped, it goes on.
 pub(crate) struct Hold {
     reached: oneshot::Receiver<()>,
-    go_on: oneshot::Sender<()>,
+    end: oneshot::Sender<Lost>,
 }
+
+/// The reply of a call that was held is lost.
+struct Lost;
 
 impl Hold {
     /// Completes when a call has come this far.
@@ -51,7 +54,12 @@ impl Hold {
 
     /// Lets it go on.
     pub(crate) fn go_on(self) {
-        let _ = self.go_on.send(());
+        drop(self);
+    }
+
+    /// Lets it go on, and loses its reply.
+    pub(crate) fn lose(self) {
+        let _ = self.end.send(Lost);
     }
 }
 
@@ -86,9 +94,9 @@ impl Gate {
     /// Holds the next call of a verb.
     pub(crate) fn hold(&self, verb: Verb, at: Point) -> Hold {
         let (arrived, reached) = oneshot::channel();
-        let (go_on, gone_on) = oneshot::channel();
-        self.plan(verb, Plan::Hold { at, reached: arrived, go_on: gone_on });
-        Hold { reached, go_on }
+        let (end, ended) = oneshot::channel();
+        self.plan(verb, Plan::Hold { at, reached: arrived, end: ended });
+        Hold { reached, end }
     }
 
     /// The next call of a verb is made, and its reply lost.
@@ -150,20 +158,23 @@ impl Gate {
                 self.passed(nth, Point::After, verb).await;
                 Ok(answer)
             }
-            Some(Plan::Hold { at: Point::Before, reached, go_on }) => {
-                let _ = reached.send(());
-                let _ = go_on.await;
-                Ok(call.await)
-            }
-            Some(Plan::Hold { at: Point::After, reached, go_on }) => {
-                let answer = call.await;
-                let _ = reached.send(());
-                let _ = go_on.await;
-                Ok(answer)
+            Some(Plan::Hold { at, reached, end }) => {
+                let held = async {
+                    let _ = reached.send(());
+                    end.await.is_ok()
+                };
+                let (answer, lost) = match at {
+                    Point::Before => {
+                        let lost = held.await;
+                        (call.await, lost)
+                    }
+                    Point::After => (call.await, held.await),
+                };
+                if lost { Err(lost_reply()) } else { Ok(answer) }
             }
             Some(Plan::LoseReply) => {
                 call.await;
-                Err(Error::new(ErrorKind::UnknownOutcome, "the reply was lost"))
+                Err(lost_reply())
             }
             Some(Plan::RefuseUnmade(kind)) => Err(Error::new(kind, "the call was not made")),
         }
@@ -177,6 +188,10 @@ impl Gate {
     ) -> Vec<Result<T, Error>> {
         self.pass(verb, call).await.unwrap_or_else(|error| error.for_each(items))
     }
+}
+
+fn lost_reply() -> Error {
+    Error::new(ErrorKind::UnknownOutcome, "the reply was lost")
 }
 
 /// The gate as the loop's queue.

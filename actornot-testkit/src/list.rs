@@ -122,12 +122,18 @@ macro_rules! for_each_behaviour {
                 an_entity_that_is_not_ready_is_asked_again_in_time: G5,
                 a_quiet_mailbox_asks_nothing: G9,
                 posts_that_wait_share_a_trip: G8,
+                a_post_while_the_last_commit_returns_is_not_stranded: G5,
+            }
+            lost {
                 a_lost_reply_stores_a_post_once: G4,
                 a_lost_grant_is_found_again: G10,
                 a_lost_reply_applies_a_commit_once: G4,
                 a_database_that_is_away_for_a_moment_is_waited_for: G1,
                 a_dropped_caller_leaves_nothing_behind: G10,
-                a_post_while_the_last_commit_returns_is_not_stranded: G5,
+                a_lost_reply_does_not_make_a_post_its_own_duplicate: G7,
+                a_post_that_may_be_stored_is_not_told_as_refused: G1,
+                a_commit_that_finds_no_room_gives_its_lease_back: G6,
+                closing_finds_a_grant_whose_reply_was_lost: G10,
             }
             fairness {
                 a_stuck_handler_does_not_stop_others: G8,
