@@ -23,8 +23,11 @@ fn check(behaviour: &'static Behaviour, backend: MemoryBackend) -> Check {
     }
 }
 
+/// Behaviours that failed.
+type Failures = Vec<(&'static Behaviour, Box<Verdict>)>;
+
 /// The behaviours that a saboteur fails.
-fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
+fn failures(saboteur: &Saboteur) -> Failures {
     let fails = |behaviour: &'static Behaviour| {
         let verdict = check(behaviour, saboteur.backend()).err()?;
         Some((behaviour, verdict))
@@ -33,7 +36,7 @@ fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
 }
 
 /// The same for all of them, on as many cores as there are.
-fn all_failures() -> Vec<(&'static Saboteur, Vec<(&'static Behaviour, Box<Verdict>)>)> {
+fn all_failures() -> Vec<(&'static Saboteur, Failures)> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut found = Vec::new();

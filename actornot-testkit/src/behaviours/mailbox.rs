@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use actornot_core::{ErrorKind, Retry, Settled};
+use actornot_core::seam::BoxFuture;
+use actornot_core::{ErrorKind, Ready, Retry, Settled};
 
 use crate::gate::{Point, Verb};
 use crate::lab::{LEASE, Lab};
-use crate::process::{Act, SOON, line};
+use crate::process::{Act, SOON, line, sent};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn a_post_is_run_and_its_state_committed(lab: &Lab) -> Check {
@@ -190,13 +191,29 @@ pub(crate) async fn a_receipt_tells_what_became_of_its_message(lab: &Lab) -> Che
 pub(crate) async fn an_entity_that_is_not_ready_is_asked_again_in_time(lab: &Lab) -> Check {
     let scene = scene!(G5, given "an entity that says it is not ready yet", when "it is posted to, and wakes up later", usually "not being ready is forgotten, asked without pause, or counted as a failure");
     let process = lab.process_with(|config| config.sweep_every = Some(SOON * 3)).await;
-    process.probe.sleep(true);
+    process.probe.sleep(Duration::from_millis(20));
     let receipt = process.say("alice", "a").await?;
     scene.same("while it sleeps", Settled::Pending, receipt.settled(Duration::from_millis(70)).await?)?;
     scene.same("runs while it sleeps", 0, process.probe.runs().len())?;
     let commits = process.gate.calls(Verb::Update);
     scene.holds("it is asked now and then, not all the time", (1..=8).contains(&commits), commits)?;
-    process.probe.sleep(false);
+    process.probe.wake();
+    scene.same("awake", Settled::Handled, process.settled(&receipt).await?)
+}
+
+pub(crate) async fn an_entity_that_is_never_quite_ready_does_not_spin(lab: &Lab) -> Check {
+    let scene = scene!(G9, given "an entity that is not ready yet, and names no time to wait", when "it is posted to, and wakes up later", usually "no time is taken to be none, so that it is asked again by every commit");
+    let process = lab.process_with(|config| config.sweep_every = Some(SOON * 3)).await;
+    process.probe.sleep(Duration::ZERO);
+    let started = tokio::time::Instant::now();
+    let receipt = process.say("alice", "a").await?;
+    for _ in 0..100 {
+        scene.same("what is pending", 1, process.pending("alice").await?)?;
+    }
+    let commits = process.gate.calls(Verb::Update);
+    let most = 2 + started.elapsed().div_duration_f64(Ready::SOONEST / 2) as usize;
+    scene.holds("it is asked now and then, not all the time", commits <= most, (commits, most))?;
+    process.probe.wake();
     scene.same("awake", Settled::Handled, process.settled(&receipt).await?)
 }
 
@@ -222,13 +239,10 @@ pub(crate) async fn posts_that_wait_share_a_trip(lab: &Lab) -> Check {
     let others = async {
         hold.reached().await;
         let names: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
-        let mut posts: Vec<_> = names.iter().map(|name| Box::pin(process.say("bob", name))).collect();
+        let post = |name| -> BoxFuture<'_, _> { Box::pin(process.say("bob", name)) };
+        let mut posts: Vec<_> = names.iter().map(|name| post(name.as_str())).collect();
         // All of them are sent before the first goes on.
-        std::future::poll_fn(|cx| {
-            posts.iter_mut().for_each(|post| drop(post.as_mut().poll(cx)));
-            std::task::Poll::Ready(())
-        })
-        .await;
+        sent(&mut posts).await;
         hold.go_on();
         for post in posts {
             post.await?;
