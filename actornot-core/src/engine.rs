@@ -196,7 +196,8 @@ impl Engine {
         let Work { entity, mut nonce, mut held, mut errand } = work;
         loop {
             errand.dismiss(self.seam.now());
-            self.slots.about_to_look(&entity, &mut errand);
+            self.about_to_look(&entity, &mut errand);
+            let in_line = held.is_some();
             let lease = match held.take() {
                 // One that waited in line for too long was handed back; then the lock is asked for again.
                 Some(held) => self.take_up(held, &errand).await,
@@ -204,6 +205,7 @@ impl Engine {
             };
             let lease = match lease {
                 Some(lease) => Some(lease),
+                None if in_line && self.seam.mistake() == Some(Mistake::LateLeaseLeftToNobody) => None,
                 None if self.is_over(&errand) => {
                     self.forgo(&entity, nonce.take()).await;
                     None
@@ -226,7 +228,7 @@ impl Engine {
         loop {
             let Some(mut commit) = self.run_batch(&mut held).await else { return Driven::LetGo };
             // Whatever was enqueued until here, the commit sees.
-            self.slots.about_to_look(&held.lease.entity, errand);
+            self.about_to_look(&held.lease.entity, errand);
             if !self.is_over(errand) {
                 commit.next = Next::Batch { max: self.config.batch };
             }
@@ -374,6 +376,7 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine")
             .field("kinds", &kinds)
             .field("stop", &*self.stop.borrow())
+            .field("waited_for", &self.waiters.count())
             .finish_non_exhaustive()
     }
 }

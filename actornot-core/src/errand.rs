@@ -3,8 +3,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::Scheduler;
 use crate::engine::Engine;
+use crate::seam::Mistake;
+use crate::{EntityId, Scheduler};
 
 /// What work is done for: this process as such, or calls that have a budget, and may wait for its end.
 ///
@@ -83,6 +84,14 @@ impl Engine {
                 Errand { background: false, calls: vec![Arc::new(call)] }
             }
             _ => Errand::background(),
+        }
+    }
+
+    /// The owner of a slot is about to look, for itself and for those who joined it.
+    pub(crate) fn about_to_look(&self, entity: &EntityId, errand: &mut Errand) {
+        match self.seam.mistake() {
+            Some(Mistake::SpentBudgetForOthers) => self.slots.about_to_look(entity, &mut errand.clone()),
+            _ => self.slots.about_to_look(entity, errand),
         }
     }
 

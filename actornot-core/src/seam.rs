@@ -42,6 +42,10 @@ pub enum Mistake {
     SlotToldTooLate,
     /// A request for the lock whose answer never came is forgotten, and with it the grant.
     LostGrantForgotten,
+    /// A lease that was handed back after its wait in line leaves its queue to nobody.
+    LateLeaseLeftToNobody,
+    /// A run whose own budget is spent forgets those who joined it.
+    SpentBudgetForOthers,
 }
 
 /// The real world.

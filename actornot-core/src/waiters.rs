@@ -44,9 +44,14 @@ impl Waiters {
         self.entries.store(waiting.len(), Ordering::Release);
     }
 
+    /// How many messages are waited for.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.load(Ordering::Acquire)
+    }
+
     /// These messages are settled.
     pub(crate) fn tell(&self, entity: &EntityId, ids: &[MessageId], settled: Settled) {
-        if ids.is_empty() || self.entries.load(Ordering::Acquire) == 0 {
+        if ids.is_empty() || self.count() == 0 {
             return;
         }
         let mut waiting = self.waiting();

@@ -1,15 +1,14 @@
 //! A queue between the loop and the database: holds calls where a behaviour wants them, and loses their replies.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use actornot_core::{
-    Capabilities, Commit, DeadLetter, Due, DueQuery, DurabilityReport, Enqueue, Enqueued, EntityId, Error,
-    ErrorKind, Grant, Heartbeat, Inspect, Lease, Location, LockableQueue, MessageId, Position, Snapshot,
-    StoredMessage, TryLock, Updated, Why,
-};
-use async_trait::async_trait;
+use actornot_core::{EntityId, Error, ErrorKind, LockableQueue};
 use tokio::sync::oneshot;
+
+mod queue;
+
+pub(crate) use queue::Gated;
 
 /// A verb of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub(crate) enum Point {
 
 /// What becomes of the next call of a verb.
 enum Plan {
-    Hold { at: Point, reached: oneshot::Sender<()>, go_on: oneshot::Receiver<()> },
+    Hold { at: Point, reached: oneshot::Sender<()>, end: oneshot::Receiver<Lost> },
     LoseReply,
     RefuseUnmade(ErrorKind),
 }
@@ -40,8 +39,11 @@ enum Plan {
 /// A call that is held. Dropped, it goes on.
 pub(crate) struct Hold {
     reached: oneshot::Receiver<()>,
-    go_on: oneshot::Sender<()>,
+    end: oneshot::Sender<Lost>,
 }
+
+/// The reply of a call that was held is lost.
+struct Lost;
 
 impl Hold {
     /// Completes when a call has come this far.
@@ -51,7 +53,12 @@ impl Hold {
 
     /// Lets it go on.
     pub(crate) fn go_on(self) {
-        let _ = self.go_on.send(());
+        drop(self);
+    }
+
+    /// Lets it go on, and loses its reply.
+    pub(crate) fn lose(self) {
+        let _ = self.end.send(Lost);
     }
 }
 
@@ -61,6 +68,8 @@ pub(crate) struct Gate {
     plans: Mutex<VecDeque<(Verb, Plan)>>,
     calls: Mutex<Vec<Verb>>,
     halt: Mutex<Option<Halt>>,
+    /// Posts to entities whose key starts so cannot be served.
+    shut: OnceLock<&'static str>,
 }
 
 /// The call at which a process stands still, until it is killed.
@@ -72,7 +81,13 @@ struct Halt {
 
 impl Gate {
     pub(crate) fn new(inner: Arc<dyn LockableQueue>) -> Arc<Self> {
-        Arc::new(Self { inner, plans: Mutex::default(), calls: Mutex::default(), halt: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            plans: Mutex::default(),
+            calls: Mutex::default(),
+            halt: Mutex::default(),
+            shut: OnceLock::new(),
+        })
     }
 
     fn plans(&self) -> MutexGuard<'_, VecDeque<(Verb, Plan)>> {
@@ -86,9 +101,9 @@ impl Gate {
     /// Holds the next call of a verb.
     pub(crate) fn hold(&self, verb: Verb, at: Point) -> Hold {
         let (arrived, reached) = oneshot::channel();
-        let (go_on, gone_on) = oneshot::channel();
-        self.plan(verb, Plan::Hold { at, reached: arrived, go_on: gone_on });
-        Hold { reached, go_on }
+        let (end, ended) = oneshot::channel();
+        self.plan(verb, Plan::Hold { at, reached: arrived, end: ended });
+        Hold { reached, end }
     }
 
     /// The next call of a verb is made, and its reply lost.
@@ -99,6 +114,15 @@ impl Gate {
     /// The next call of a verb is not made.
     pub(crate) fn refuse(&self, verb: Verb, kind: ErrorKind) {
         self.plan(verb, Plan::RefuseUnmade(kind));
+    }
+
+    /// From now on, posts to entities whose key starts so cannot be served.
+    pub(crate) fn shut(&self, keys: &'static str) {
+        let _ = self.shut.set(keys);
+    }
+
+    fn is_shut(&self, entity: &EntityId) -> bool {
+        self.shut.get().is_some_and(|keys| entity.key().starts_with(keys))
     }
 
     /// How often a verb was called.
@@ -150,20 +174,23 @@ impl Gate {
                 self.passed(nth, Point::After, verb).await;
                 Ok(answer)
             }
-            Some(Plan::Hold { at: Point::Before, reached, go_on }) => {
-                let _ = reached.send(());
-                let _ = go_on.await;
-                Ok(call.await)
-            }
-            Some(Plan::Hold { at: Point::After, reached, go_on }) => {
-                let answer = call.await;
-                let _ = reached.send(());
-                let _ = go_on.await;
-                Ok(answer)
+            Some(Plan::Hold { at, reached, end }) => {
+                let held = async {
+                    let _ = reached.send(());
+                    end.await.is_ok()
+                };
+                let (answer, lost) = match at {
+                    Point::Before => {
+                        let lost = held.await;
+                        (call.await, lost)
+                    }
+                    Point::After => (call.await, held.await),
+                };
+                if lost { Err(lost_reply()) } else { Ok(answer) }
             }
             Some(Plan::LoseReply) => {
                 call.await;
-                Err(Error::new(ErrorKind::UnknownOutcome, "the reply was lost"))
+                Err(lost_reply())
             }
             Some(Plan::RefuseUnmade(kind)) => Err(Error::new(kind, "the call was not made")),
         }
@@ -179,94 +206,6 @@ impl Gate {
     }
 }
 
-/// The gate as the loop's queue.
-#[derive(Clone)]
-pub(crate) struct Gated(pub(crate) Arc<Gate>);
-
-#[async_trait]
-impl LockableQueue for Gated {
-    async fn enqueue(&self, items: &[Enqueue]) -> Vec<Result<Enqueued, Error>> {
-        self.0.each(Verb::Enqueue, items.len(), self.0.inner.enqueue(items)).await
-    }
-
-    async fn try_lock(&self, items: &[TryLock]) -> Vec<Result<Option<Grant>, Error>> {
-        self.0.each(Verb::TryLock, items.len(), self.0.inner.try_lock(items)).await
-    }
-
-    async fn update_locked(&self, commits: &[Commit]) -> Vec<Result<Updated, Error>> {
-        self.0.each(Verb::Update, commits.len(), self.0.inner.update_locked(commits)).await
-    }
-
-    async fn release(&self, leases: &[Lease]) -> Vec<Result<bool, Error>> {
-        self.0.each(Verb::Release, leases.len(), self.0.inner.release(leases)).await
-    }
-
-    async fn due(&self, query: &DueQuery) -> Result<Due, Error> {
-        self.0.pass(Verb::Due, self.0.inner.due(query)).await?
-    }
-
-    async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
-        self.0.inner.heartbeat().await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.inner.capabilities()
-    }
-}
-
-#[async_trait]
-impl Inspect for Gated {
-    async fn read(&self, entities: &[EntityId]) -> Result<Vec<Option<Snapshot>>, Error> {
-        self.0.inner.read(entities).await
-    }
-
-    async fn list(
-        &self,
-        kind: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<(EntityId, Snapshot)>, Error> {
-        self.0.inner.list(kind, after, limit).await
-    }
-
-    async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {
-        self.0.inner.peek(entity, limit).await
-    }
-
-    async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
-        self.0.inner.locate(entity, ids).await
-    }
-
-    async fn why(&self, entity: &EntityId) -> Result<Option<Why>, Error> {
-        self.0.inner.why(entity).await
-    }
-
-    async fn dead_letters(
-        &self,
-        kind: &str,
-        after: Option<u64>,
-        limit: u32,
-    ) -> Result<Vec<DeadLetter>, Error> {
-        self.0.inner.dead_letters(kind, after, limit).await
-    }
-
-    async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
-        self.0.inner.redrive(letter, to).await
-    }
-
-    async fn pause(&self, entity: &EntityId, reason: &str) -> Result<(), Error> {
-        self.0.inner.pause(entity, reason).await
-    }
-
-    async fn resume(&self, entity: &EntityId) -> Result<bool, Error> {
-        self.0.inner.resume(entity).await
-    }
-
-    async fn purge(&self, entity: &EntityId) -> Result<bool, Error> {
-        self.0.inner.purge(entity).await
-    }
-
-    async fn doctor(&self) -> Result<DurabilityReport, Error> {
-        self.0.inner.doctor().await
-    }
+fn lost_reply() -> Error {
+    Error::new(ErrorKind::UnknownOutcome, "the reply was lost")
 }

@@ -120,25 +120,38 @@ macro_rules! for_each_behaviour {
                 what_is_sent_is_run: G4,
                 a_receipt_tells_what_became_of_its_message: G1,
                 an_entity_that_is_not_ready_is_asked_again_in_time: G5,
+                an_entity_that_is_never_quite_ready_does_not_spin: G9,
                 a_quiet_mailbox_asks_nothing: G9,
                 posts_that_wait_share_a_trip: G8,
+                a_post_while_the_last_commit_returns_is_not_stranded: G5,
+            }
+            lost {
                 a_lost_reply_stores_a_post_once: G4,
                 a_lost_grant_is_found_again: G10,
                 a_lost_reply_applies_a_commit_once: G4,
                 a_database_that_is_away_for_a_moment_is_waited_for: G1,
                 a_dropped_caller_leaves_nothing_behind: G10,
-                a_post_while_the_last_commit_returns_is_not_stranded: G5,
+                a_lost_reply_does_not_make_a_post_its_own_duplicate: G7,
+                a_post_that_may_be_stored_is_not_told_as_refused: G1,
+                a_commit_that_finds_no_room_gives_its_lease_back: G6,
+                closing_finds_a_grant_whose_reply_was_lost: G10,
             }
             fairness {
                 a_stuck_handler_does_not_stop_others: G8,
                 a_hot_entity_lets_others_through: G8,
                 no_more_handlers_run_than_there_are_permits: G9,
                 a_process_without_a_permit_leaves_the_lock_to_others: G8,
+                a_hot_entity_that_waited_too_long_in_line_goes_on: G5,
+                stuck_handlers_do_not_hide_others_from_a_sweep: G8,
+                posts_that_cannot_be_served_do_not_hold_up_others: G8,
             }
             failing {
                 a_failed_message_is_retried_in_its_place: G2,
                 a_message_that_always_fails_is_buried_alone: G6,
                 a_panic_is_its_messages_failure: G6,
+                a_panic_while_it_is_decoded_is_a_messages_failure: G6,
+                a_panic_in_ready_is_retried: G6,
+                a_pause_behind_everything_is_not_the_next_messages: G6,
                 a_buried_message_comes_back_by_redrive: G6,
                 the_pause_policy_stops_the_entity: G6,
                 the_block_policy_keeps_trying_in_order: G6,
@@ -164,10 +177,13 @@ macro_rules! for_each_behaviour {
                 an_inline_post_waits_for_what_it_led_to: G5,
                 an_inline_post_does_not_wait_for_strangers: G8,
                 an_inline_post_starts_nothing_after_its_budget: G5,
+                an_inline_post_is_not_left_by_anothers_budget: G5,
                 a_front_end_only_enqueues: G5,
                 a_sweep_runs_everything_that_is_due: G5,
                 a_sweep_waits_for_what_it_led_to: G5,
                 a_sweep_without_time_starts_nothing: G5,
+                a_post_that_joins_a_sweep_with_no_time_left_is_run: G5,
+                a_sweep_whose_time_ran_out_says_so: G5,
             }
             fault_enqueue {
                 reply_lost: G4,

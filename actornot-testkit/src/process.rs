@@ -1,20 +1,24 @@
 //! One process as users build it: a runner, a mailbox, and the gate in front of the database.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use actornot_core::seam::BoxFuture;
 use actornot_core::{
-    Actornot, Batch, Config, Context, EntityId, Error, Failure, LockableQueue, MailboxPoster, Ready, Receipt,
-    Runner, Settled,
+    Actornot, Batch, Config, Context, Error, Failure, LockableQueue, MailboxPoster, Ready, Receipt, Runner,
+    Settled,
 };
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::gate::{Gate, Gated};
 use crate::lab::{LEASE, Lab};
 use crate::world::World;
+
+mod probe;
+
+pub(crate) use probe::Probe;
+use probe::Running;
 
 /// How long behaviours wait for what should come at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -40,6 +44,10 @@ pub(crate) enum Act {
     Bury,
     /// Asks for a pause.
     Pause,
+    /// Says, and asks for a pause behind everything that was handed out.
+    PauseBehind,
+    /// Panics when it is decoded.
+    Trap(#[serde(deserialize_with = "trap")] ()),
     /// Never returns.
     Hang,
     /// Waits until [`Probe::let_go`], then says.
@@ -52,6 +60,10 @@ pub(crate) enum Act {
     Swell(usize),
 }
 
+fn trap<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    panic!("this is a trap")
+}
+
 /// What an entity remembers: everything that was said, in order.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Book {
@@ -62,96 +74,6 @@ pub(crate) struct Book {
 
 /// The runner.
 pub(crate) struct Thing(pub(crate) Arc<Probe>);
-
-/// What the handlers of one process tell, and are told.
-pub(crate) struct Probe {
-    runs: Mutex<Vec<Vec<String>>>,
-    running: Mutex<BTreeMap<EntityId, usize>>,
-    most: watch::Sender<usize>,
-    overlapped: AtomicBool,
-    holding: watch::Sender<usize>,
-    released: Semaphore,
-    cancelled: watch::Sender<bool>,
-    asleep: AtomicBool,
-}
-
-impl Probe {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            runs: Mutex::default(),
-            running: Mutex::default(),
-            most: watch::Sender::new(0),
-            overlapped: AtomicBool::new(false),
-            holding: watch::Sender::new(0),
-            released: Semaphore::new(0),
-            cancelled: watch::Sender::new(false),
-            asleep: AtomicBool::new(false),
-        })
-    }
-
-    fn running(&self) -> MutexGuard<'_, BTreeMap<EntityId, usize>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The names of each run's batch.
-    pub(crate) fn runs(&self) -> Vec<Vec<String>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether an entity was ever run twice at once in this process.
-    pub(crate) fn overlapped(&self) -> bool {
-        self.overlapped.load(Ordering::Acquire)
-    }
-
-    /// The most handlers that ever ran at once.
-    pub(crate) fn most_at_once(&self) -> usize {
-        *self.most.borrow()
-    }
-
-    /// Completes when so many handlers have come to a `Hold`.
-    pub(crate) async fn holding(&self, n: usize) {
-        let _ = self.holding.subscribe().wait_for(|holding| *holding >= n).await;
-    }
-
-    /// Completes when a handler that holds was told to end.
-    pub(crate) async fn cancelled(&self) {
-        let _ = self.cancelled.subscribe().wait_for(|cancelled| *cancelled).await;
-    }
-
-    /// Lets handlers that hold go on.
-    pub(crate) fn let_go(&self, n: usize) {
-        self.released.add_permits(n);
-    }
-
-    /// Whether entities are ready to run.
-    pub(crate) fn sleep(&self, asleep: bool) {
-        self.asleep.store(asleep, Ordering::Release);
-    }
-}
-
-/// Counts a handler while it runs, however it ends.
-struct Running<'a>(&'a Probe, EntityId);
-
-impl<'a> Running<'a> {
-    fn begin(probe: &'a Probe, entity: &EntityId, names: Vec<String>) -> Self {
-        probe.runs.lock().unwrap_or_else(PoisonError::into_inner).push(names);
-        let mut running = probe.running();
-        let mine = running.entry(entity.clone()).or_default();
-        *mine += 1;
-        probe.overlapped.fetch_or(*mine > 1, Ordering::AcqRel);
-        let all: usize = running.values().sum();
-        probe.most.send_modify(|most| *most = all.max(*most));
-        Self(probe, entity.clone())
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if let Some(mine) = self.0.running().get_mut(&self.1) {
-            *mine -= 1;
-        }
-    }
-}
 
 impl Runner for Thing {
     const KIND: &'static str = "thing";
@@ -166,6 +88,7 @@ impl Runner for Thing {
     ) -> Result<(), Failure> {
         let names = batch.iter().map(|line| line.name.clone()).collect();
         let _running = Running::begin(&self.0, ctx.entity(), names);
+        let all = batch.len();
         for (nth, line) in batch.into_iter().enumerate() {
             match &line.act {
                 Act::Say => {}
@@ -175,17 +98,13 @@ impl Runner for Thing {
                 Act::Abort => std::process::abort(),
                 Act::Bury => return Err(Failure::dead_letter(format!("{} is bad", line.name)).handled(nth)),
                 Act::Pause => return Err(Failure::pause(format!("{} asks a human", line.name)).handled(nth)),
-                Act::Hang => std::future::pending().await,
-                Act::Hold => {
-                    self.0.holding.send_modify(|holding| *holding += 1);
-                    tokio::select! {
-                        permit = self.0.released.acquire() => permit?.forget(),
-                        () = ctx.cancelled() => {
-                            self.0.cancelled.send_replace(true);
-                            std::future::pending().await
-                        }
-                    }
+                Act::PauseBehind => {
+                    state.said.push(line.name.clone());
+                    return Err(Failure::pause(format!("{} asks too late", line.name)).handled(all));
                 }
+                Act::Trap(()) => {}
+                Act::Hang => std::future::pending().await,
+                Act::Hold => self.0.hold(ctx).await?,
                 Act::Send(to) => ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Say })?,
                 Act::SendHold(to) => {
                     ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Hold })?
@@ -198,10 +117,7 @@ impl Runner for Thing {
     }
 
     fn ready(&self, _: &Book) -> Ready {
-        match self.0.asleep.load(Ordering::Acquire) {
-            true => Ready::After(Duration::from_millis(20)),
-            false => Ready::Now,
-        }
+        self.0.ready()
     }
 }
 
@@ -261,6 +177,18 @@ impl Process {
         Ok(self.mailbox.read(key).await?.map_or(0, |book| book.pending))
     }
 
+    /// Whether nothing is pending soon. Other than [`settled`](Self::settled) it only reads: a message that is
+    /// stranded stays it.
+    pub(crate) async fn emptied(&self, key: &str) -> Result<bool, Error> {
+        let empty = async {
+            while self.pending(key).await? > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(true)
+        };
+        tokio::time::timeout(SOON, empty).await.unwrap_or(Ok(false))
+    }
+
     /// Dies as it stands.
     pub(crate) fn kill(self) {
         self.world.end();
@@ -269,4 +197,13 @@ impl Process {
 
 pub(crate) fn line(name: &str, act: Act) -> Line {
     Line { name: name.to_owned(), act }
+}
+
+/// Sends posts: each is polled once.
+pub(crate) async fn sent<T>(posts: &mut [BoxFuture<'_, T>]) {
+    std::future::poll_fn(|cx| {
+        posts.iter_mut().for_each(|post| drop(post.as_mut().poll(cx)));
+        Poll::Ready(())
+    })
+    .await
 }

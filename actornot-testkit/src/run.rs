@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Behaviour {
     /// Whether it is about the mailbox loop over the adapter, not about the adapter's verbs alone.
     pub fn is_of_the_loop(&self) -> bool {
-        ["mailbox::", "fairness::", "failing::", "dying::", "modes::"]
+        ["mailbox::", "lost::", "fairness::", "failing::", "dying::", "modes::"]
             .iter()
             .any(|theme| self.name.starts_with(theme))
     }

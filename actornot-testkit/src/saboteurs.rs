@@ -136,6 +136,8 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::LockReadBeforeWait, "the lease is judged before the row is locked", "race::many_who_try_the_lock_get_one_grant"),
     saboteur(Bug::ReleaseReadBeforeWait, "the queue is checked before the row is locked", "race::a_post_just_before_a_release_is_not_stranded"),
     saboteur(Bug::GrantLeakedOnDrop, "the grant of a dropped caller is leaked", "fault_try_lock::caller_dropped"),
-    in_loop(Mistake::LostGrantForgotten, "the loop forgets a grant whose reply was lost", "mailbox::a_lost_reply_stores_a_post_once"),
+    in_loop(Mistake::LostGrantForgotten, "the loop forgets a grant whose reply was lost", "lost::a_lost_reply_stores_a_post_once"),
+    in_loop(Mistake::LateLeaseLeftToNobody, "the loop hands a lease back after a wait in line, and looks no more", "fairness::a_hot_entity_that_waited_too_long_in_line_goes_on"),
+    in_loop(Mistake::SpentBudgetForOthers, "the loop forgets, with a spent budget, those who joined its run", "modes::a_post_that_joins_a_sweep_with_no_time_left_is_run"),
     in_loop(Mistake::SlotToldTooLate, "the local slot is registered too late", "mailbox::a_post_while_the_last_commit_returns_is_not_stranded"),
 ];

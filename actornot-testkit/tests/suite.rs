@@ -23,9 +23,10 @@ fn check(behaviour: &'static Behaviour, backend: MemoryBackend) -> Check {
     }
 }
 
-/// The behaviours that a saboteur fails, and how.
+/// Behaviours that failed.
 type Failures = Vec<(&'static Behaviour, Box<Verdict>)>;
 
+/// The behaviours that a saboteur fails.
 fn failures(saboteur: &Saboteur) -> Failures {
     let fails = |behaviour: &'static Behaviour| {
         let verdict = check(behaviour, saboteur.backend()).err()?;

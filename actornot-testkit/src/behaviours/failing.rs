@@ -18,6 +18,18 @@ async fn sweeping(lab: &Lab, poison: PoisonPolicy) -> Process {
     .await
 }
 
+/// A process whose panics must not take its only permit.
+async fn panicking(lab: &Lab) -> Process {
+    lab.process_with(|config| {
+        config.sweep_every = Some(SOON * 3);
+        config.max_attempts = 2;
+        config.concurrency = 1;
+        // A panic is slow to print: a broken queue must not lead to thousands of them.
+        config.max_backoff = SOON / 20;
+    })
+    .await
+}
+
 /// Posts these to one entity so that they wait for the handler together.
 async fn in_one_batch(
     process: &Process,
@@ -79,18 +91,48 @@ pub(crate) async fn a_message_that_always_fails_is_buried_alone(lab: &Lab) -> Ch
 
 pub(crate) async fn a_panic_is_its_messages_failure(lab: &Lab) -> Check {
     let scene = scene!(G6, given "a handler that panics for one message", when "its attempts are used up", usually "the panic takes the loop, a permit, or the batch with it");
-    let process = lab
-        .process_with(|config| {
-            config.sweep_every = Some(SOON * 3);
-            config.max_attempts = 2;
-            config.concurrency = 1;
-        })
-        .await;
+    let process = panicking(lab).await;
     in_one_batch(&process, "alice", vec![("a", Act::Say), ("bad", Act::Panic), ("c", Act::Say)]).await?;
     scene.same("what was said", vec!["a", "c"], said_in_the_end(&process, "alice", scene).await?)?;
     let letters = process.mailbox.dead_letters(None, 10).await?;
     let error = letters.first().map(|letter| letter.error.clone()).unwrap_or_default();
     scene.holds("the panic's text", error.contains("bad panics"), error)
+}
+
+pub(crate) async fn a_panic_while_it_is_decoded_is_a_messages_failure(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "a batch with one message whose decoder panics", when "its attempts are used up", usually "only the handler's panics are caught, and this one keeps the lease");
+    let process = panicking(lab).await;
+    let acts = vec![("a", Act::Say), ("bad", Act::Trap(())), ("c", Act::Say)];
+    in_one_batch(&process, "alice", acts).await?;
+    scene.same("what was said", vec!["a", "c"], said_in_the_end(&process, "alice", scene).await?)?;
+    let letters = process.mailbox.dead_letters(None, 10).await?;
+    let error = letters.first().map(|letter| letter.error.clone()).unwrap_or_default();
+    scene.holds("the panic's text", error.contains("this is a trap"), error)
+}
+
+pub(crate) async fn a_panic_in_ready_is_retried(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "an entity that panics once when it is asked whether it is ready", when "it is posted to", usually "only the handler's panics are caught, and this one keeps the lease");
+    let process = panicking(lab).await;
+    process.probe.stumble();
+    let receipt = process.say("alice", "a").await?;
+    scene.same("the message", Settled::Handled, process.settled(&receipt).await?)?;
+    scene.same("what was said", vec!["a"], process.said("alice").await?)
+}
+
+pub(crate) async fn a_pause_behind_everything_is_not_the_next_messages(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "a batch whose second payload was damaged, and a handler that asks for a pause behind the first", when "it is run", usually "what a handler says is taken for the message that it never saw");
+    let process = lab.process().await;
+    for (name, act) in [("a", Act::PauseBehind), ("b", Act::Say)] {
+        process.mailbox.post("alice", line(name, act)).id(name).only_enqueue().await?;
+    }
+    lab.backend.corrupt_payload(&entity("alice"), &id("b"), "{\"name\":7").await;
+    process.mailbox.sweep(SOON).await?;
+    let why = scene.some("the entity", process.mailbox.why("alice").await?)?;
+    scene.same("a pause, and what waits", (None, 0), (why.paused, why.pending))?;
+    scene.same("what was said", vec!["a"], process.said("alice").await?)?;
+    let letters = process.mailbox.dead_letters(None, 10).await?;
+    let error = letters.first().map(|letter| letter.error.clone()).unwrap_or_default();
+    scene.holds("the letter's error", error.contains("payload does not decode"), error)
 }
 
 pub(crate) async fn a_buried_message_comes_back_by_redrive(lab: &Lab) -> Check {

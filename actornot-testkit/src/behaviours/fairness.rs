@@ -1,9 +1,12 @@
 //! Many entities in one process: G8 isolation, G9 bounds.
 
+use std::time::Duration;
+
 use actornot_core::Settled;
+use actornot_core::seam::BoxFuture;
 
 use crate::lab::Lab;
-use crate::process::{Act, line};
+use crate::process::{Act, Process, line, sent};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn a_stuck_handler_does_not_stop_others(lab: &Lab) -> Check {
@@ -68,4 +71,65 @@ pub(crate) async fn a_process_without_a_permit_leaves_the_lock_to_others(lab: &L
     scene.same("what the other's sweep found", 1, swept.found)?;
     scene.same("the message", Settled::Handled, busy.settled(&receipt).await?)?;
     scene.same("runs of the other", 1, free.probe.runs().len())
+}
+
+pub(crate) async fn a_hot_entity_that_waited_too_long_in_line_goes_on(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "one permit, and an entity whose slice was over while another waited", when "the other takes more than half of the lease", usually "the lease is handed back, and nobody looks again");
+    let process = lab
+        .process_with(|config| {
+            config.lease = Duration::from_millis(200);
+            (config.concurrency, config.batch, config.slice) = (1, 1, 1);
+        })
+        .await;
+    process.act("hot", "a", Act::Hold).await?;
+    process.probe.holding(1).await;
+    process.say("hot", "b").await?;
+    process.act("calm", "a", Act::Hold).await?;
+    process.probe.let_go(1);
+    process.probe.holding(2).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    process.probe.let_go(1);
+    scene.holds("the hot one is run", process.emptied("hot").await?, "its queue is not emptied")?;
+    scene.same("what it said", vec!["a", "b"], process.said("hot").await?)
+}
+
+pub(crate) async fn stuck_handlers_do_not_hide_others_from_a_sweep(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "handlers that are stuck, whose leases are over, and one free permit", when "another entity falls due", usually "a sweep reads as many as it has permits for, and finds the stuck ones again and again");
+    const LEASE: Duration = Duration::from_secs(3600);
+    let process = lab
+        .process_with(|config| {
+            // So long that no heartbeat renews it meanwhile.
+            (config.lease, config.concurrency) = (LEASE, 3);
+            config.sweep_every = Some(Duration::from_millis(50));
+        })
+        .await;
+    for key in ["a", "b"] {
+        process.act(key, "stuck", Act::Hold).await?;
+    }
+    process.probe.holding(2).await;
+    lab.elapse(LEASE * 2).await;
+    process.mailbox.post("other", line("a", Act::Say)).only_enqueue().await?;
+    scene.holds("the other is run", process.emptied("other").await?, "it still waits")?;
+    scene.same("what it said", vec!["a"], process.said("other").await?)
+}
+
+/// More posts than fit into a trip, for entities that are out of reach.
+fn out_of_reach(process: &Process) -> Vec<BoxFuture<'_, ()>> {
+    process.gate.shut("bad");
+    let post = |n: usize| async move { drop(process.say(&format!("bad{n}"), "a").await) };
+    (0..300).map(|n| -> BoxFuture<'_, ()> { Box::pin(post(n)) }).collect()
+}
+
+pub(crate) async fn posts_that_cannot_be_served_do_not_hold_up_others(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "more posts than fit into a trip, to entities that the database cannot serve", when "another entity is posted to", usually "what is repeated goes in front of what was not tried yet");
+    let process = lab.process().await;
+    let mut bad = out_of_reach(&process);
+    sent(&mut bad).await;
+    let given_up = std::future::poll_fn(|cx| bad[0].as_mut().poll(cx));
+    let receipt = tokio::select! {
+        biased;
+        posted = process.say("alice", "a") => posted?,
+        () = given_up => return Err(scene.verdict("an answer".to_owned(), "the others' patience ends first".to_owned())),
+    };
+    scene.same("the message", Settled::Handled, process.settled(&receipt).await?)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use actornot_core::{ErrorKind, Retry, Settled};
+use actornot_core::seam::BoxFuture;
+use actornot_core::{ErrorKind, Ready, Retry, Settled};
 
 use crate::gate::{Point, Verb};
 use crate::lab::{LEASE, Lab};
-use crate::process::{Act, SOON, line};
+use crate::process::{Act, SOON, line, sent};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn a_post_is_run_and_its_state_committed(lab: &Lab) -> Check {
@@ -190,13 +191,29 @@ pub(crate) async fn a_receipt_tells_what_became_of_its_message(lab: &Lab) -> Che
 pub(crate) async fn an_entity_that_is_not_ready_is_asked_again_in_time(lab: &Lab) -> Check {
     let scene = scene!(G5, given "an entity that says it is not ready yet", when "it is posted to, and wakes up later", usually "not being ready is forgotten, asked without pause, or counted as a failure");
     let process = lab.process_with(|config| config.sweep_every = Some(SOON * 3)).await;
-    process.probe.sleep(true);
+    process.probe.sleep(Duration::from_millis(20));
     let receipt = process.say("alice", "a").await?;
     scene.same("while it sleeps", Settled::Pending, receipt.settled(Duration::from_millis(70)).await?)?;
     scene.same("runs while it sleeps", 0, process.probe.runs().len())?;
     let commits = process.gate.calls(Verb::Update);
     scene.holds("it is asked now and then, not all the time", (1..=8).contains(&commits), commits)?;
-    process.probe.sleep(false);
+    process.probe.wake();
+    scene.same("awake", Settled::Handled, process.settled(&receipt).await?)
+}
+
+pub(crate) async fn an_entity_that_is_never_quite_ready_does_not_spin(lab: &Lab) -> Check {
+    let scene = scene!(G9, given "an entity that is not ready yet, and names no time to wait", when "it is posted to, and wakes up later", usually "no time is taken to be none, so that it is asked again by every commit");
+    let process = lab.process_with(|config| config.sweep_every = Some(SOON * 3)).await;
+    process.probe.sleep(Duration::ZERO);
+    let started = tokio::time::Instant::now();
+    let receipt = process.say("alice", "a").await?;
+    for _ in 0..100 {
+        scene.same("what is pending", 1, process.pending("alice").await?)?;
+    }
+    let commits = process.gate.calls(Verb::Update);
+    let most = 2 + started.elapsed().div_duration_f64(Ready::SOONEST / 2) as usize;
+    scene.holds("it is asked now and then, not all the time", commits <= most, (commits, most))?;
+    process.probe.wake();
     scene.same("awake", Settled::Handled, process.settled(&receipt).await?)
 }
 
@@ -222,13 +239,10 @@ pub(crate) async fn posts_that_wait_share_a_trip(lab: &Lab) -> Check {
     let others = async {
         hold.reached().await;
         let names: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
-        let mut posts: Vec<_> = names.iter().map(|name| Box::pin(process.say("bob", name))).collect();
+        let post = |name| -> BoxFuture<'_, _> { Box::pin(process.say("bob", name)) };
+        let mut posts: Vec<_> = names.iter().map(|name| post(name.as_str())).collect();
         // All of them are sent before the first goes on.
-        std::future::poll_fn(|cx| {
-            posts.iter_mut().for_each(|post| drop(post.as_mut().poll(cx)));
-            std::task::Poll::Ready(())
-        })
-        .await;
+        sent(&mut posts).await;
         hold.go_on();
         for post in posts {
             post.await?;
@@ -242,69 +256,6 @@ pub(crate) async fn posts_that_wait_share_a_trip(lab: &Lab) -> Check {
     let last = process.say("bob", "last").await?;
     scene.same("the last", Settled::Handled, process.settled(&last).await?)?;
     scene.same("what was said", 51, process.said("bob").await?.len())
-}
-
-pub(crate) async fn a_lost_reply_stores_a_post_once(lab: &Lab) -> Check {
-    let scene = scene!(G4, given "a post whose reply was lost, with the grant in it", when "nobody posts again", usually "the post is repeated with another id, or the grant forgotten");
-    let process = lab.process().await;
-    process.gate.lose_reply(Verb::Enqueue);
-    let receipt = process.say("alice", "a").await?;
-    scene.same("the message", Settled::Handled, receipt.settled(LEASE / 3).await?)?;
-    scene.same("what was said", vec!["a".to_owned()], process.said("alice").await?)
-}
-
-pub(crate) async fn a_lost_grant_is_found_again(lab: &Lab) -> Check {
-    let scene = scene!(G10, given "a request for the lock whose reply, with the grant in it, was lost", when "nobody posts again", usually "the grant is leaked, and its entity stands still for a lease");
-    let process = lab.process().await;
-    process.mailbox.post("alice", line("a", Act::Say)).only_enqueue().await?;
-    process.gate.lose_reply(Verb::TryLock);
-    let swept = process.mailbox.sweep(SOON).await?;
-    scene.same("what the sweep found", 1, swept.found)?;
-    scene.same("what was said", vec!["a".to_owned()], process.said("alice").await?)
-}
-
-pub(crate) async fn a_lost_reply_applies_a_commit_once(lab: &Lab) -> Check {
-    let scene = scene!(G4, given "a run whose commit's reply was lost", when "the commit is repeated", usually "the repetition is applied again, or taken for a lost lock");
-    let process = lab.process().await;
-    process.gate.lose_reply(Verb::Update);
-    let receipt = process.act("alice", "a", Act::Send("bob".to_owned())).await?;
-    scene.same("the message", Settled::Handled, process.settled(&receipt).await?)?;
-    let last = process.say("bob", "last").await?;
-    process.settled(&last).await?;
-    let said = (process.said("alice").await?, process.said("bob").await?);
-    scene.same("what was said", (vec!["a".to_owned()], vec!["a".to_owned(), "last".to_owned()]), said)?;
-    let version = process.mailbox.read("alice").await?.map(|book| book.version);
-    scene.same("the version of alice", Some(1), version)
-}
-
-pub(crate) async fn a_database_that_is_away_for_a_moment_is_waited_for(lab: &Lab) -> Check {
-    let scene = scene!(G1, given "a database that refuses a post, a lock and a commit once each", when "a message is posted", usually "an error that could be repeated is given to the caller, or ends the run");
-    let process = lab.process().await;
-    for verb in [Verb::Enqueue, Verb::TryLock, Verb::Update] {
-        process.gate.refuse(verb, ErrorKind::Unavailable);
-    }
-    let receipt = process.say("alice", "a").await?;
-    scene.same("the message", Settled::Handled, receipt.settled(LEASE / 3).await?)?;
-    scene.same("what was said", vec!["a".to_owned()], process.said("alice").await?)
-}
-
-pub(crate) async fn a_dropped_caller_leaves_nothing_behind(lab: &Lab) -> Check {
-    let scene = scene!(G10, given "a post that its caller drops at each of its awaits", when "nobody posts again", usually "the call, or the grant it brought, belongs to its caller");
-    let process = lab.process().await;
-    for polls in 0..super::POLLS {
-        let key = format!("k{polls}");
-        let post = process.mailbox.post(&key, line("a", Act::Say)).id("a");
-        let answered = super::dropped_after(polls, post.into_future()).await.is_some();
-        // What was sent is on its way; asking by id waits for it and stores nothing new.
-        let again = process.mailbox.post(&key, line("a", Act::Say)).id("a").await?;
-        scene.same("the message", Settled::Handled, again.settled(LEASE / 3).await?)?;
-        scene.same("what was said", vec!["a".to_owned()], process.said(&key).await?)?;
-        scene.same("what is pending", 0, process.pending(&key).await?)?;
-        if answered {
-            return Ok(());
-        }
-    }
-    Err(scene.verdict("an end".to_owned(), "none".to_owned()))
 }
 
 pub(crate) async fn a_post_while_the_last_commit_returns_is_not_stranded(lab: &Lab) -> Check {

@@ -9,6 +9,7 @@ pub(crate) mod fairness;
 mod fault;
 pub(crate) mod inspect;
 pub(crate) mod lock;
+pub(crate) mod lost;
 pub(crate) mod mailbox;
 pub(crate) mod modes;
 pub(crate) mod poison;

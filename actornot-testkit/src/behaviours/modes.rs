@@ -64,6 +64,26 @@ pub(crate) async fn an_inline_post_starts_nothing_after_its_budget(lab: &Lab) ->
     scene.same("what was said", vec!["a"], worker.said("alice").await?)
 }
 
+pub(crate) async fn an_inline_post_is_not_left_by_anothers_budget(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "an inline process that runs a handler for a call whose budget ends meanwhile", when "a call that came later, and has time left, has posted to the same entity", usually "a run ends with the budget of the call that began it");
+    let budget = Duration::from_millis(600);
+    let process = lab.process_with(|config| config.scheduler = Scheduler::Inline { budget }).await;
+    let first = process.act("alice", "a", Act::Hold);
+    let second = async {
+        process.probe.holding(1).await;
+        tokio::time::sleep(budget * 2 / 3).await;
+        process.say("alice", "b").await
+    };
+    let go_on = async {
+        tokio::time::sleep(budget * 13 / 12).await;
+        process.probe.let_go(1);
+    };
+    let (first, second, ()) = tokio::join!(first, second, go_on);
+    first?;
+    second?;
+    scene.same("what was said when the calls return", vec!["a", "b"], process.said("alice").await?)
+}
+
 pub(crate) async fn a_front_end_only_enqueues(lab: &Lab) -> Check {
     let scene = scene!(G5, given "a front end, and a worker that sweeps", when "the front end posts", usually "a front end takes locks for work it will never do");
     let front = lab.process_with(|config| config.scheduler = Scheduler::Never).await;
@@ -114,4 +134,43 @@ pub(crate) async fn a_sweep_without_time_starts_nothing(lab: &Lab) -> Check {
     scene.same("whether there is more", true, swept.more)?;
     scene.same("runs", 0, process.probe.runs().len())?;
     scene.same("what another sweep finds", 3, process.mailbox.sweep(SOON).await?.found)
+}
+
+pub(crate) async fn a_post_that_joins_a_sweep_with_no_time_left_is_run(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "a sweep whose budget ends while it runs a handler", when "its process has posted to the same entity meanwhile", usually "a run ends with the budget of the call that began it, and leaves behind who relied on it");
+    let process = lab.process().await;
+    process.mailbox.post("alice", line("a", Act::Hold)).only_enqueue().await?;
+    let budget = Duration::from_millis(200);
+    let sweep = process.mailbox.sweep(budget);
+    let post = async {
+        process.probe.holding(1).await;
+        let posted = process.say("alice", "b").await;
+        tokio::time::sleep(2 * budget).await;
+        process.probe.let_go(1);
+        posted
+    };
+    let (swept, posted) = tokio::join!(sweep, post);
+    swept?;
+    posted?;
+    scene.holds("the post is run", process.emptied("alice").await?, "it still waits")?;
+    scene.same("what was said", vec!["a", "b"], process.said("alice").await?)
+}
+
+pub(crate) async fn a_sweep_whose_time_ran_out_says_so(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "one permit, three entities with work, and handlers that take longer than the budget", when "a sweep is called", usually "what was found, and came too late for its turn, is taken for done");
+    let process = lab.process_with(|config| config.concurrency = 1).await;
+    for key in ["alice", "bob", "carol"] {
+        process.mailbox.post(key, line("a", Act::Hold)).only_enqueue().await?;
+    }
+    let budget = Duration::from_millis(200);
+    let go_on = async {
+        process.probe.holding(1).await;
+        tokio::time::sleep(2 * budget).await;
+        process.probe.let_go(3);
+    };
+    let (swept, ()) = tokio::join!(process.mailbox.sweep(budget), go_on);
+    scene.same("whether there is more", true, swept?.more)?;
+    scene.same("runs", 1, process.probe.runs().len())?;
+    let rest = process.mailbox.sweep(SOON).await?;
+    scene.same("what another finds, and more", (2, false), (rest.found, rest.more))
 }
