@@ -1,0 +1,86 @@
+//! Disks, files and other programs that get in the way.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock};
+use actornot_sqlite::{SqliteConfig, SqliteQueue};
+use tempfile::TempDir;
+
+use crate::common::*;
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_a_typed_error() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&dir).await);
+    let error = SqliteQueue::connect(&format!("{}?mode=ro", url(&dir))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+
+    let error = SqliteQueue::connect("sqlite:/nowhere/at/all/test.db").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("/nowhere/at/all/test.db"), "{error}");
+
+    std::fs::write(dir.path().join("junk.db"), vec![b'x'; 8192]).unwrap();
+    let junk = format!("sqlite:{}", dir.path().join("junk.db").display());
+    let error = SqliteQueue::connect(&junk).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outside_writer_longer_than_the_timeout_is_unavailable_and_then_over() {
+    let dir = TempDir::new().unwrap();
+    let config = SqliteConfig::new(url(&dir)).busy_timeout(Duration::from_millis(300));
+    let queue = SqliteQueue::open(config).await.unwrap();
+    let mut other = outside(&dir).await;
+    sql(&mut other, "BEGIN IMMEDIATE").await;
+
+    let began = Instant::now();
+    let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+    // Readers are not in the way of writers, nor the other way round.
+    assert_eq!(queue.read(&[entity("a")]).await.unwrap(), [None]);
+
+    sql(&mut other, "ROLLBACK").await;
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outside_writer_shorter_than_the_timeout_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut other = outside(&dir).await;
+    sql(&mut other, "BEGIN IMMEDIATE").await;
+    let waiting = tokio::spawn(async move { ok(&queue, post("a", "1")).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    sql(&mut other, "COMMIT").await;
+    assert_eq!(waiting.await.unwrap().admissions, [Admission::Accepted]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_typed_error_and_nothing_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let queue = SqliteQueue::open(SqliteConfig::new(url(&dir)).max_pages(60)).await.unwrap();
+    let mut accepted = Vec::new();
+    let error = loop {
+        let mut item = post("a", &accepted.len().to_string());
+        item.messages[0].payload = format!("\"{}\"", "x".repeat(8000));
+        let id = item.messages[0].id.clone();
+        match queue.enqueue(&[item]).await.remove(0) {
+            Ok(_) => accepted.push(id),
+            Err(error) => break error,
+        }
+        assert!(accepted.len() < 1000);
+    };
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::StorageFull, Retry::Safe), "{error}");
+    let found = queue.peek(&entity("a"), 1000).await.unwrap();
+    assert_eq!(found.into_iter().map(|message| message.id).collect::<Vec<_>>(), accepted);
+    // A commit that frees space works on a full disk, and makes room.
+    let grant =
+        queue.try_lock(&[TryLock { entity: entity("a"), request: request() }]).await.remove(0).unwrap();
+    let grant = grant.unwrap();
+    queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    ok(&queue, post("a", "after")).await;
+}
