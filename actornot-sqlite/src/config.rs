@@ -79,7 +79,8 @@ impl SqliteConfig {
             options = options.pragma("max_page_count", most.to_string());
         }
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        // An explicit `mode=` keeps its meaning: only the default creates a file.
+        // Only the first connection creates, and an explicit `mode=` keeps its meaning.
+        let options = options.create_if_missing(false);
         let create =
             !self.url.contains("mode=ro") && (!self.url.contains("mode=rw") || self.url.contains("mode=rwc"));
         Ok(Target { options, path, memory, create, busy_timeout: self.busy_timeout, readers: self.readers })

@@ -22,25 +22,28 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Connects for the first time, and creates the file if it is missing and the URL allows that.
+    pub(crate) async fn create(target: &Target) -> Result<Self, Error> {
+        Self::connect(target, target.options.clone().create_if_missing(target.create)).await
+    }
+
+    /// Connects to a file that must be there: one that was deleted is not replaced by an empty one.
+    pub(crate) async fn open(target: &Target) -> Result<Self, Error> {
+        Self::connect(target, target.options.clone()).await
+    }
+
     /// Connects, and refuses settings under which a commit could be lost.
-    pub(crate) async fn open(target: &Target, line: Option<Line>) -> Result<Self, Error> {
-        // Only the first connection creates: one that is opened again later must find the file.
-        let options = target.options.clone();
-        let options = if target.memory { options } else { options.create_if_missing(false) };
-        let writer = Self {
-            options,
-            memory: target.memory,
-            patience: target.busy_timeout,
-            connection: Arc::default(),
-            line,
-        };
-        let first = target.options.clone();
-        let first = if target.memory || !target.create { first } else { first.create_if_missing(true) };
+    async fn connect(target: &Target, first: SqliteConnectOptions) -> Result<Self, Error> {
         let connection = connect(&first, target.memory, target.busy_timeout)
             .await
             .map_err(|error| error.with_context(&target.path().display()))?;
-        *writer.connection.lock().await = Some(connection);
-        Ok(writer)
+        Ok(Self {
+            options: target.options.clone(),
+            memory: target.memory,
+            patience: target.busy_timeout,
+            connection: Arc::new(Mutex::new(Some(connection))),
+            line: Line::of(target),
+        })
     }
 
     /// Begins a transaction that holds SQLite's write lock.

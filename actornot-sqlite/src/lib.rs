@@ -38,7 +38,6 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, Sqlite
 use crate::config::Target;
 use crate::connection::Writer;
 use crate::heartbeat::SqliteHeartbeat;
-use crate::turn::Line;
 
 /// Queues, locks and states in one SQLite file, for the processes of one machine.
 ///
@@ -85,16 +84,7 @@ impl SqliteQueue {
             )),
             false => None,
         };
-        let mut line = None;
-        if !target.memory {
-            match Line::open(&target.turn_file()) {
-                Ok(opened) => line = Some(opened),
-                Err(error) => {
-                    tracing::debug!(%error, "no turn file: writing processes may starve each other")
-                }
-            }
-        }
-        let writer = Arc::new(Writer::open(&target, line).await?);
+        let writer = Arc::new(Writer::create(&target).await?);
         schema::ensure(&writer).await?;
         let readers = connection::readers(&target);
         Ok(Self { inner: Arc::new(Inner { target, writer, readers, _keep: keep }) })
@@ -160,7 +150,7 @@ impl LockableQueue for SqliteQueue {
     async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
         let writer = match self.inner.target.memory {
             true => self.inner.writer.clone(),
-            false => Arc::new(Writer::open(&self.inner.target, None).await?),
+            false => Arc::new(Writer::open(&self.inner.target).await?),
         };
         Ok(Box::new(SqliteHeartbeat { writer }))
     }

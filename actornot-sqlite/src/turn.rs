@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::config::Target;
+
 /// The line in front of the database file. Its thread ends when this is dropped.
 pub(crate) struct Line {
     ask: mpsc::Sender<oneshot::Sender<Turn>>,
@@ -31,8 +33,21 @@ pub(crate) struct Turn {
 }
 
 impl Line {
+    /// The line in front of a database; none in front of one that no other process can see.
+    pub(crate) fn of(target: &Target) -> Option<Self> {
+        if target.memory {
+            return None;
+        }
+        let opened = Self::open(&target.turn_file());
+        opened
+            .inspect_err(
+                |error| tracing::debug!(%error, "no turn file: writing processes may starve each other"),
+            )
+            .ok()
+    }
+
     /// Opens the file and starts the thread that waits for its lock, or says why not.
-    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+    fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
         let (ask, asked) = mpsc::channel();
         let waiting = Arc::new(AtomicBool::new(false));

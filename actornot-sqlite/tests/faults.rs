@@ -84,3 +84,21 @@ async fn a_full_disk_is_a_typed_error_and_nothing_is_lost() {
     queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
     ok(&queue, post("a", "after")).await;
 }
+
+#[tokio::test]
+async fn a_deleted_file_is_not_created_anew() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    ok(&queue, post("a", "1")).await;
+    for name in ["test.db", "test.db-wal", "test.db-shm"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let error = queue.heartbeat().await.map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("test.db"), "{error}");
+    // A call that is dropped takes its connection along: the next one connects again.
+    let items = [post("a", "2")];
+    let _ = tokio::time::timeout(Duration::ZERO, queue.enqueue(&items)).await;
+    let error = queue.enqueue(&items).await.remove(0).unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
+    assert!(!dir.path().join("test.db").exists());
+}
