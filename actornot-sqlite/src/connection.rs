@@ -154,6 +154,17 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     if memory {
         return Ok(connection);
     }
+    let encoding: String = sqlx::query_scalar(statements::GET_ENCODING).fetch_one(&mut connection).await?;
+    if encoding != "UTF-8" {
+        let _ = connection.close().await;
+        return Err(Failed::Unsafe(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "the database's encoding is {encoding}, which cannot be changed once it has tables, and payloads \
+                 need UTF-8; use a file of its own"
+            ),
+        )));
+    }
     let mode: String = sqlx::query_scalar(statements::GET_JOURNAL_MODE).fetch_one(&mut connection).await?;
     if mode != "wal" {
         sqlx::query(statements::SET_WAL).execute(&mut connection).await?;

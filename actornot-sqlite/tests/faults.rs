@@ -6,6 +6,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock};
+use actornot_sqlite::sqlx::ConnectOptions;
+use actornot_sqlite::sqlx::sqlite::SqliteConnectOptions;
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
 use tempfile::TempDir;
 
@@ -101,4 +103,20 @@ async fn a_deleted_file_is_not_created_anew() {
     let error = queue.enqueue(&items).await.remove(0).unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
     assert!(!dir.path().join("test.db").exists());
+}
+
+/// The tables may stand in the user's own database, and payloads would be cut at the wrong places.
+#[tokio::test]
+async fn an_encoding_other_than_utf_8_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let options = SqliteConnectOptions::new().filename(dir.path().join("test.db")).create_if_missing(true);
+    let mut users = options.connect().await.unwrap();
+    sql(&mut users, "PRAGMA encoding = 'UTF-16le'").await;
+    sql(&mut users, "CREATE TABLE users (name TEXT)").await;
+    let error = SqliteQueue::connect(&url(&dir)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+    assert!(
+        error.to_string().contains("UTF-16le") && error.to_string().contains("a file of its own"),
+        "{error}"
+    );
 }
