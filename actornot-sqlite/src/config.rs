@@ -1,9 +1,10 @@
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
 use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::url::{self, Location};
 
 /// Where the database is, and how patient a call is.
 ///
@@ -23,6 +24,9 @@ pub struct SqliteConfig {
 
 impl SqliteConfig {
     /// The defaults, for a database file: `sqlite:counter.db`, `sqlite:///var/lib/app/counter.db`.
+    ///
+    /// A relative name is looked up when the queue is opened, and never again. `?mode=rw` refuses to create the file.
+    /// A name without `sqlite:` is refused.
     pub fn new(url: impl Into<String>) -> Self {
         let busy_timeout = Duration::from_secs(5);
         Self { url: url.into(), busy_timeout, readers: 4, memory: false, max_pages: None }
@@ -59,14 +63,7 @@ impl SqliteConfig {
     }
 
     pub(crate) fn check(self) -> Result<Target, Error> {
-        let options = SqliteConnectOptions::from_str(&self.url).map_err(|error| {
-            Error::invalid("url", format!("is not a SQLite URL such as sqlite:counter.db: {error}"))
-        })?;
-        let path = options.get_filename().to_owned();
-        let memory = self.url.contains(":memory:")
-            || self.url.contains("mode=memory")
-            || self.url.contains("memdb")
-            || path.as_os_str().is_empty();
+        let Location { options, path, memory, create } = url::parse(&self.url)?;
         if memory && !self.memory {
             return Err(Error::new(
                 ErrorKind::Incompatible,
@@ -79,10 +76,8 @@ impl SqliteConfig {
             options = options.pragma("max_page_count", most.to_string());
         }
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        // Only the first connection creates, and an explicit `mode=` keeps its meaning.
+        // Only the first connection creates.
         let options = options.create_if_missing(false);
-        let create =
-            !self.url.contains("mode=ro") && (!self.url.contains("mode=rw") || self.url.contains("mode=rwc"));
         Ok(Target { options, path, memory, create, busy_timeout: self.busy_timeout, readers: self.readers })
     }
 }

@@ -34,9 +34,7 @@ impl Writer {
 
     /// Connects, and refuses settings under which a commit could be lost.
     async fn connect(target: &Target, first: SqliteConnectOptions) -> Result<Self, Error> {
-        let connection = connect(&first, target.memory, target.busy_timeout)
-            .await
-            .map_err(|error| error.with_context(&target.path().display()))?;
+        let connection = connect(&first, target.memory, target.busy_timeout).await?;
         Ok(Self {
             options: target.options.clone(),
             memory: target.memory,
@@ -62,7 +60,9 @@ impl Writer {
         // Open before BEGIN is sent: whoever is dropped while it waits for the lock must not leave it begun.
         let mut tx = Tx { connection, open: true, _turn: turn };
         if tx.connection.is_none() {
-            *tx.connection = Some(connect(&self.options, self.memory, self.patience).await.map_err(|e| e.0)?);
+            let connecting = connect(&self.options, self.memory, self.patience).await;
+            *tx.connection =
+                Some(connecting.map_err(|error| error::named(error, self.options.get_filename()))?);
         }
         let begun = sqlx::query(statements::BEGIN).execute(tx.connection()?).await;
         if let Err(failed) = begun {
@@ -106,24 +106,12 @@ impl Drop for Tx {
     }
 }
 
-/// An error of connecting, where the file matters.
-pub(crate) struct ConnectError(Error);
-
-impl ConnectError {
-    fn with_context(self, path: &dyn std::fmt::Display) -> Error {
-        let text = self.0.to_string();
-        let text = text.split(" (nothing was applied").next().unwrap_or_default();
-        let named = Error::new(self.0.kind(), format!("{path}: {text}"));
-        named.with_source(self.0)
-    }
-}
-
 /// Opens a connection, sets what durability hangs on, and reads it back.
 async fn connect(
     options: &SqliteConnectOptions,
     memory: bool,
     patience: Duration,
-) -> Result<SqliteConnection, ConnectError> {
+) -> Result<SqliteConnection, Error> {
     let until = tokio::time::Instant::now() + patience;
     loop {
         // Several processes that turn WAL on at the same moment get BUSY at once, whatever the timeout says.
@@ -131,8 +119,8 @@ async fn connect(
             Err(Failed::Sql(failed)) if error::is_busy(&failed) && tokio::time::Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(Failed::Sql(failed)) => return Err(ConnectError(error::before_commit(failed))),
-            Err(Failed::Unsafe(refused)) => return Err(ConnectError(refused)),
+            Err(Failed::Sql(failed)) => return Err(error::before_commit(failed)),
+            Err(Failed::Unsafe(refused)) => return Err(refused),
             Ok(connection) => return Ok(connection),
         }
     }

@@ -22,6 +22,7 @@ mod schema;
 mod slice;
 mod statements;
 mod turn;
+mod url;
 
 use std::sync::{Arc, Mutex};
 
@@ -70,14 +71,21 @@ impl SqliteQueue {
     ///
     /// # Errors
     /// [`Invalid`](actornot_core::ErrorKind::Invalid) for a URL that is none;
-    /// [`Incompatible`](actornot_core::ErrorKind::Incompatible) for settings that void durability and for tables of
-    /// a newer version; [`Unavailable`](actornot_core::ErrorKind::Unavailable) when the file cannot be opened;
-    /// [`ReadOnly`](actornot_core::ErrorKind::ReadOnly) when it cannot be written.
+    /// [`Incompatible`](actornot_core::ErrorKind::Incompatible) for settings that void durability, for an encoding
+    /// that is not UTF-8, and for tables of a newer version;
+    /// [`AccessDenied`](actornot_core::ErrorKind::AccessDenied) when the file cannot be opened;
+    /// [`ReadOnly`](actornot_core::ErrorKind::ReadOnly) when it cannot be written;
+    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable) when others kept it locked for too long.
     ///
     /// # Cancel safety
     /// The tables were created or not; no connection stays open.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let target = config.check()?;
+        let path = target.path.clone();
+        Self::open_target(target).await.map_err(|error| error::at_open(error, &path))
+    }
+
+    async fn open_target(target: Target) -> Result<Self, Error> {
         let keep = match target.memory {
             true => Some(Mutex::new(
                 sqlx::ConnectOptions::connect(&target.options).await.map_err(error::before_commit)?,
@@ -150,7 +158,11 @@ impl LockableQueue for SqliteQueue {
     async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
         let writer = match self.inner.target.memory {
             true => self.inner.writer.clone(),
-            false => Arc::new(Writer::open(&self.inner.target).await?),
+            false => Arc::new(
+                Writer::open(&self.inner.target)
+                    .await
+                    .map_err(|error| error::named(error, &self.inner.target.path))?,
+            ),
         };
         Ok(Box::new(SqliteHeartbeat { writer }))
     }

@@ -14,20 +14,27 @@ use tempfile::TempDir;
 use crate::common::*;
 
 #[tokio::test]
-async fn a_file_that_cannot_be_written_is_a_typed_error() {
+async fn a_file_that_cannot_be_written_is_a_typed_error_that_names_it() {
     let dir = TempDir::new().unwrap();
     drop(open(&dir).await);
-    let error = SqliteQueue::connect(&format!("{}?mode=ro", url(&dir))).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-
-    let error = SqliteQueue::connect("sqlite:/nowhere/at/all/test.db").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("/nowhere/at/all/test.db"), "{error}");
-
-    std::fs::write(dir.path().join("junk.db"), vec![b'x'; 8192]).unwrap();
-    let junk = format!("sqlite:{}", dir.path().join("junk.db").display());
-    let error = SqliteQueue::connect(&junk).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let junk = dir.path().join("junk.db").display().to_string();
+    std::fs::write(&junk, vec![b'x'; 8192]).unwrap();
+    let test = dir.path().join("test.db").display().to_string();
+    let missing = dir.path().join("missing.db").display().to_string();
+    let nowhere = "/nowhere/at/all/test.db".to_owned();
+    for (name, mode, kind) in [
+        (&test, "?mode=ro", ErrorKind::ReadOnly),
+        (&nowhere, "", ErrorKind::AccessDenied),
+        (&missing, "?mode=rw", ErrorKind::AccessDenied),
+        (&junk, "", ErrorKind::Corrupt),
+    ] {
+        let error = SqliteQueue::connect(&format!("sqlite:{name}{mode}")).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (kind, Retry::Never), "{error}");
+        assert!(error.to_string().starts_with(&format!("{name}: ")), "{error}");
+    }
+    let error = SqliteQueue::connect("sqlite:/nowhere/at/all/test.db").await.unwrap_err().to_string();
+    assert!(error.contains("does its directory exist, and may this user write there?"), "{error}");
+    assert!(!std::path::Path::new(&missing).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ async fn the_settings_are_in_force() {
 
 #[tokio::test]
 async fn memory_is_refused_unless_it_is_allowed_by_name() {
-    for url in ["sqlite::memory:", "sqlite:x?mode=memory", "sqlite:"] {
+    for url in ["sqlite::memory:", "sqlite:x?mode=memory", "sqlite:x?vfs=memdb"] {
         let error = SqliteQueue::connect(url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible, "{url}: {error}");
     }
