@@ -6,6 +6,9 @@ use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::url::{self, Location};
 
+/// Nobody waits longer for a lock; and a sum with the clock must not overflow.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Where the database is, and how patient a call is.
 ///
 /// ```
@@ -32,8 +35,8 @@ impl SqliteConfig {
         Self { url: url.into(), busy_timeout, readers: 4, memory: false, max_pages: None }
     }
 
-    /// How long a call waits for SQLite's write lock before it answers
-    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s.
+    /// How long a call waits to write, behind earlier calls of this process and other processes together, before it
+    /// answers [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s; at most an hour.
     #[must_use]
     pub fn busy_timeout(mut self, patience: Duration) -> Self {
         self.busy_timeout = patience;
@@ -63,6 +66,9 @@ impl SqliteConfig {
     }
 
     pub(crate) fn check(self) -> Result<Target, Error> {
+        if self.busy_timeout.is_zero() || self.busy_timeout > LONGEST_PATIENCE {
+            return Err(Error::invalid("busy_timeout", "must be longer than nothing and at most an hour"));
+        }
         let Location { options, path, memory, create } = url::parse(&self.url)?;
         if memory && !self.memory {
             return Err(Error::new(

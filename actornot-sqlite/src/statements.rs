@@ -239,8 +239,6 @@ pub(crate) const GET_JOURNAL_MODE: &str = "PRAGMA journal_mode";
 pub(crate) const GET_ENCODING: &str = "PRAGMA encoding";
 /// G1: what is in force; 2 is FULL, 3 is EXTRA.
 pub(crate) const GET_SYNCHRONOUS: &str = "PRAGMA synchronous";
-/// G9: what is in force.
-pub(crate) const GET_BUSY_TIMEOUT: &str = "PRAGMA busy_timeout";
 /// For the report.
 pub(crate) const GET_VERSION: &str = "SELECT sqlite_version()";
 
