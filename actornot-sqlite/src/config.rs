@@ -9,6 +9,9 @@ use crate::url::{self, Location};
 /// Nobody waits longer for a lock; and a sum with the clock must not overflow.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
+/// So much of the log stays on the disk once it has been written back: a long reader makes it grow.
+const LOG_KEPT: u64 = 64 << 20;
+
 /// Where the database is, and how patient a call is.
 ///
 /// ```
@@ -77,7 +80,10 @@ impl SqliteConfig {
                  name a file, or call SqliteConfig::allow_single_process_memory",
             ));
         }
-        let mut options = options.busy_timeout(self.busy_timeout).pragma("synchronous", "FULL");
+        let mut options = options
+            .busy_timeout(self.busy_timeout)
+            .pragma("synchronous", "FULL")
+            .pragma("journal_size_limit", LOG_KEPT.to_string());
         if let Some(most) = self.max_pages {
             options = options.pragma("max_page_count", most.to_string());
         }

@@ -127,3 +127,25 @@ async fn an_encoding_other_than_utf_8_is_refused() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn the_log_shrinks_after_a_long_reader() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let mut reader = outside(&dir).await;
+    sql(&mut reader, "BEGIN").await;
+    sql(&mut reader, "SELECT count(*) FROM actornot_entity").await;
+    let log = || std::fs::metadata(dir.path().join("test.db-wal")).unwrap().len();
+    for n in 0..10 {
+        let mut item = post("a", &format!("big{n}"));
+        item.messages[0].payload = format!("\"{}\"", "x".repeat(8 << 20));
+        ok(&queue, item).await;
+    }
+    assert!(log() > 80 << 20);
+    sql(&mut reader, "ROLLBACK").await;
+    // One writes the log back, the next begins it anew.
+    for n in 0..2 {
+        ok(&queue, post("a", &format!("small{n}"))).await;
+    }
+    assert!(log() <= 64 << 20, "{}", log());
+}
