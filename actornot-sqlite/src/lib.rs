@@ -61,6 +61,12 @@ impl SqliteQueue {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// As for [`open`](Self::open): the tables were created or not; no connection stays open.
+    ///
+    /// # Round trips
+    /// As for [`open`](Self::open).
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::open(SqliteConfig::new(url)).await
     }
@@ -79,6 +85,14 @@ impl SqliteQueue {
     ///
     /// # Cancel safety
     /// The tables were created or not; no connection stays open.
+    ///
+    /// # Guarantees
+    /// G1: WAL, `synchronous = FULL` and UTF-8 are in force, as they were read back, or this fails. An existing file
+    /// keeps whatever it holds.
+    ///
+    /// # Round trips
+    /// One connection, its settings, one transaction. SQLite is in this process: a trip is a call on the
+    /// connection's thread, and only the commit waits for the disk. Connections that read are opened by the first read.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let target = config.check()?;
         let path = target.path.clone();
