@@ -1,9 +1,9 @@
+use std::fmt;
 use std::ops::Deref;
 
 use crate::{EntityId, Headers, MessageId};
 
 /// Messages to be handled in order. Iterate over it; it is never empty.
-#[derive(Debug)]
 pub struct Batch<M> {
     deliveries: Vec<Delivery<M>>,
 }
@@ -48,7 +48,6 @@ impl<'a, M> IntoIterator for &'a Batch<M> {
 }
 
 /// One message, with what is known of its way. Derefs to the message.
-#[derive(Debug)]
 pub struct Delivery<M> {
     pub(crate) message: M,
     pub(crate) id: MessageId,
@@ -81,9 +80,28 @@ impl<M> Delivery<M> {
     }
 
     /// The same for every attempt of this message, and for no other message of any entity: hand it to external
-    /// systems that deduplicate.
+    /// systems that deduplicate. A message that is posted again with its id after the id's retention has the same one.
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}", self.entity, self.id)
+        // With the key's length, for keys and ids may hold slashes.
+        format!("{}/{}/{}", self.entity.key().len(), self.entity, self.id)
+    }
+}
+
+// Payloads and header values are the user's secrets: they never reach a log by way of Debug.
+impl<M> fmt::Debug for Delivery<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("entity", &self.entity)
+            .field("id", &self.id)
+            .field("headers", &self.headers.len())
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for Batch<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.deliveries).finish()
     }
 }
 
@@ -92,5 +110,21 @@ impl<M> Deref for Delivery<M> {
 
     fn deref(&self) -> &M {
         &self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_ids_with_slashes_do_not_share_an_idempotency_key() {
+        let key = |key: &str, id: &str| {
+            let entity = EntityId::new("thing", key).unwrap();
+            let id = MessageId::new(id).unwrap();
+            Delivery { message: (), id, entity, headers: Headers::new(), attempt: 1 }.idempotency_key()
+        };
+        assert_ne!(key("b/c", "d"), key("b", "c/d"));
+        assert_eq!(key("b", "c/d"), "1/thing/b/c/d");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::claim::Claim;
 use crate::engine::Engine;
+use crate::errand::Errand;
 use crate::group::Verb;
 use crate::seam::BoxFuture;
 use crate::{
@@ -23,8 +24,8 @@ pub(crate) struct Posts {
 #[derive(Clone)]
 pub(crate) struct Posting {
     pub(crate) envelope: Envelope,
-    /// Whether this process may run it.
-    pub(crate) run: bool,
+    /// What it is to be run for, if this process may run it.
+    pub(crate) errand: Option<Errand>,
 }
 
 impl Verb for Posts {
@@ -48,9 +49,9 @@ impl Verb for Posts {
         Box::pin(async move {
             let mut items: Vec<Enqueue> = Vec::new();
             let mut item_of: HashMap<&EntityId, usize> = HashMap::new();
-            let mut runs: Vec<bool> = Vec::new();
+            let mut errands: Vec<Option<Errand>> = Vec::new();
             let mut places = Vec::with_capacity(slice.len());
-            for Posting { envelope, run } in slice {
+            for Posting { envelope, errand } in slice {
                 let item = *item_of.entry(&envelope.entity).or_insert_with(|| {
                     items.push(Enqueue {
                         entity: envelope.entity.clone(),
@@ -58,19 +59,24 @@ impl Verb for Posts {
                         backlog_limit: self.backlog,
                         lock: None,
                     });
-                    runs.push(false);
+                    errands.push(None);
                     items.len() - 1
                 });
                 places.push((item, items[item].messages.len()));
                 items[item].messages.push(envelope.message.clone());
-                runs[item] |= *run;
+                match (&mut errands[item], errand.clone()) {
+                    (Some(all), Some(errand)) => all.join(errand),
+                    (all @ None, errand) => *all = errand,
+                    (Some(_), None) => {}
+                }
             }
             let engine = self.engine.upgrade();
             // A claim that is dropped, because the trip was given up or its outcome is unknown, asks for the lock
             // again with the same nonce: a grant whose reply was lost is found.
             let mut claims: Vec<Option<Claim>> = Vec::with_capacity(items.len());
-            for (item, run) in items.iter_mut().zip(&runs) {
-                let claim = engine.as_ref().filter(|_| *run).and_then(|engine| engine.claim(&item.entity));
+            for (item, errand) in items.iter_mut().zip(&errands) {
+                let claim = engine.as_ref().zip(errand.as_ref());
+                let claim = claim.and_then(|(engine, errand)| engine.claim(&item.entity, errand));
                 item.lock = claim.as_ref().map(Claim::request);
                 claims.push(claim);
             }
@@ -79,9 +85,11 @@ impl Verb for Posts {
 
             let admissions: Vec<Result<Vec<Admission>, Error>> = answers
                 .into_iter()
-                .zip(items.iter().zip(runs))
+                .zip(items.iter().zip(errands))
                 .zip(claims)
-                .map(|((answer, (item, run)), claim)| arrived(engine.as_ref(), item, run, claim, answer))
+                .map(|((answer, (item, errand)), claim)| {
+                    arrived(engine.as_ref(), item, errand, claim, answer)
+                })
                 .collect();
             places
                 .into_iter()
@@ -99,20 +107,16 @@ impl Verb for Posts {
 fn arrived(
     engine: Option<&Arc<Engine>>,
     item: &Enqueue,
-    run: bool,
+    errand: Option<Errand>,
     claim: Option<Claim>,
     answer: Result<Enqueued, Error>,
 ) -> Result<Vec<Admission>, Error> {
     match answer {
         Ok(Enqueued { admissions, grant }) => {
-            match claim {
-                Some(claim) => claim.answered(grant),
-                None if run => {
-                    if let Some(engine) = engine {
-                        engine.look_after_enqueue(&item.entity);
-                    }
-                }
-                None => {}
+            match (claim, engine, errand) {
+                (Some(claim), ..) => claim.answered(grant),
+                (None, Some(engine), Some(errand)) => engine.look_after_enqueue(&item.entity, errand),
+                _ => {}
             }
             Ok(admissions)
         }

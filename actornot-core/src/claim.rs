@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::engine::{Engine, Work};
+use crate::errand::Errand;
 use crate::held::Held;
 use crate::seam::Mistake;
 use crate::workers::Seat;
@@ -14,23 +15,24 @@ pub(crate) struct Claim {
     engine: Arc<Engine>,
     entity: EntityId,
     nonce: Nonce,
+    errand: Errand,
     /// `None` once it was answered.
     seat: Option<Seat>,
 }
 
 impl Engine {
     /// Claims an entity for a post that is about to be sent: only if a seat is free, and nobody here has it.
-    pub(crate) fn claim(self: &Arc<Self>, entity: &EntityId) -> Option<Claim> {
+    pub(crate) fn claim(self: &Arc<Self>, entity: &EntityId, errand: &Errand) -> Option<Claim> {
         if self.slots.is_held(entity) || self.stopping() {
             return None;
         }
         let seat = self.workers.reserve()?;
-        if !self.slots.enter(entity) {
+        let Some(errand) = self.slots.enter(entity, errand.clone()) else {
             self.sit(seat);
             return None;
-        }
+        };
         let nonce = Nonce::from_random(self.seam.random());
-        Some(Claim { engine: self.clone(), entity: entity.clone(), nonce, seat: Some(seat) })
+        Some(Claim { engine: self.clone(), entity: entity.clone(), nonce, errand, seat: Some(seat) })
     }
 
     pub(crate) fn lock_request(&self, nonce: Nonce) -> LockRequest {
@@ -57,8 +59,9 @@ impl Claim {
         }
     }
 
-    fn go(&self, seat: Seat, nonce: Option<Nonce>, held: Option<Box<Held>>) {
-        let work = Work { entity: self.entity.clone(), nonce, held, until: self.engine.until() };
+    fn go(&mut self, seat: Seat, nonce: Option<Nonce>, held: Option<Box<Held>>) {
+        let errand = std::mem::replace(&mut self.errand, Errand::background());
+        let work = Work { entity: self.entity.clone(), nonce, held, errand };
         self.engine.begin(work, seat);
     }
 }

@@ -37,7 +37,7 @@ pub struct Config {
     /// How long `close` waits for running batches before it hands their leases back.
     pub close_timeout: Duration,
     /// How often this process looks for stranded work, jittered; `None`: never, and a cron calls
-    /// [`sweep`](crate::MailboxPoster::sweep).
+    /// [`sweep`](crate::MailboxPoster::sweep). Only with [`Scheduler::Concurrent`].
     pub sweep_every: Option<Duration>,
     /// Where the loop runs.
     pub scheduler: Scheduler,
@@ -47,12 +47,14 @@ pub struct Config {
 
 /// Where the loop runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Scheduler {
     /// On tasks of the runtime the mailbox was built on; `post` returns when the message is durable.
     #[default]
     Concurrent,
-    /// Inside the caller: `post` returns when the lock it got was let go. Nothing runs after the call returned, and
-    /// no batch is started after `budget` has passed: for hosts that freeze a process between requests.
+    /// Inside the caller: `post` returns when everything it led to has ended, sends included. Nothing runs after the call
+    /// returned, and no batch is started after `budget` has passed: for hosts that freeze a process between requests.
+    /// A run that has begun may take longer, up to `run_timeout`.
     Inline {
         /// How long one call may go on starting batches.
         budget: Duration,
@@ -63,6 +65,7 @@ pub enum Scheduler {
 
 /// What becomes of a message that used up its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum PoisonPolicy {
     /// It moves to the dead letters with its error, and the entity goes on.
     #[default]
@@ -157,17 +160,33 @@ impl Config {
         if self.lease < Duration::from_millis(100) || self.lease > Limits::LEASE {
             return Err(Error::invalid("lease", format!("must be between 100 ms and {:?}", Limits::LEASE)));
         }
+        let budget = match self.scheduler {
+            Scheduler::Inline { budget } => budget,
+            Scheduler::Concurrent | Scheduler::Never => Duration::ZERO,
+        };
         for (field, value) in [
             ("retention", self.retention),
             ("own_retention", self.own_retention),
+            ("backoff", self.backoff),
             ("max_backoff", self.max_backoff),
+            ("run_timeout", self.run_timeout),
+            ("cancel_grace", self.cancel_grace),
+            ("call_timeout", self.call_timeout),
+            ("close_timeout", self.close_timeout),
+            ("sweep_every", self.sweep_every.unwrap_or_default()),
+            ("budget", budget),
         ] {
             if value > Limits::DELAY {
                 return Err(Error::invalid(field, format!("must be at most {:?}", Limits::DELAY)));
             }
         }
-        if self.call_timeout.is_zero() {
-            return Err(Error::invalid("call_timeout", "must be longer than zero"));
+        for (field, value) in [("call_timeout", self.call_timeout), ("run_timeout", self.run_timeout)] {
+            if value.is_zero() {
+                return Err(Error::invalid(field, "must be longer than zero"));
+            }
+        }
+        if self.limits.waiting_calls == 0 {
+            return Err(Error::invalid("limits.waiting_calls", "must be at least 1"));
         }
         if self.sweep_every.is_some_and(|period| period.is_zero()) {
             return Err(Error::invalid("sweep_every", "must be longer than zero; None never sweeps"));
@@ -266,5 +285,13 @@ mod tests {
         assert!(refused(|c| c.max_attempts = 0).starts_with("max_attempts"));
         assert!(refused(|c| c.call_timeout = Duration::ZERO).starts_with("call_timeout"));
         assert!(refused(|c| c.retention = Duration::MAX).starts_with("retention"));
+        assert!(refused(|c| c.run_timeout = Duration::MAX).starts_with("run_timeout"));
+        assert!(refused(|c| c.cancel_grace = Duration::MAX).starts_with("cancel_grace"));
+        assert!(refused(|c| c.call_timeout = Duration::MAX).starts_with("call_timeout"));
+        assert!(refused(|c| c.close_timeout = Duration::MAX).starts_with("close_timeout"));
+        assert!(refused(|c| c.sweep_every = Some(Duration::MAX)).starts_with("sweep_every"));
+        assert!(refused(|c| c.scheduler = Scheduler::Inline { budget: Duration::MAX }).starts_with("budget"));
+        assert!(refused(|c| c.run_timeout = Duration::ZERO).starts_with("run_timeout"));
+        assert!(refused(|c| c.limits.waiting_calls = 0).starts_with("limits.waiting_calls"));
     }
 }

@@ -72,7 +72,7 @@ impl Context {
     ///
     /// # Errors
     /// A key or message that cannot be accepted; nothing was staged.
-    pub fn send<R: Runner>(&mut self, key: &str, message: &R::Message) -> Result<(), Error> {
+    pub fn send<R: Runner>(&mut self, key: impl AsRef<str>, message: R::Message) -> Result<(), Error> {
         self.send_after::<R>(key, message, Duration::ZERO)
     }
 
@@ -82,11 +82,11 @@ impl Context {
     /// A key, message or delay that cannot be accepted; nothing was staged.
     pub fn send_after<R: Runner>(
         &mut self,
-        key: &str,
-        message: &R::Message,
+        key: impl AsRef<str>,
+        message: R::Message,
         delay: Duration,
     ) -> Result<(), Error> {
-        let envelope = self.envelope(EntityId::new(R::KIND, key)?, message, delay)?;
+        let envelope = self.envelope(EntityId::new(R::KIND, key.as_ref())?, &message, delay)?;
         self.effects.push(Effect::Send(envelope));
         Ok(())
     }
@@ -99,10 +99,15 @@ impl Context {
         &mut self,
         name: &str,
         delay: Duration,
-        message: &R::Message,
+        message: R::Message,
     ) -> Result<(), Error> {
         self.claimed(self.capabilities.timers, "a timer")?;
-        let envelope = self.envelope(self.entity.clone(), message, delay)?;
+        if R::KIND != self.entity.kind() {
+            let message =
+                format!("a timer of {} carries its own messages, not those of {:?}", self.entity, R::KIND);
+            return Err(Error::misuse(message));
+        }
+        let envelope = self.envelope(self.entity.clone(), &message, delay)?;
         self.effects.push(Effect::SetTimer { name: name.to_owned(), envelope });
         Ok(())
     }

@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::calls::{Commits, Locks, Posting, Posts, Releases};
+use crate::errand::{Errand, Over};
 use crate::group::Group;
 use crate::heartbeat::Heartbeats;
-use crate::held::Held;
+use crate::held::{Held, inside_handler};
 use crate::seam::{Mistake, Seam};
 use crate::slots::Slots;
 use crate::sweep::Sweeper;
@@ -19,8 +20,8 @@ use crate::turn::{AnyRunner, caught};
 use crate::waiters::Waiters;
 use crate::workers::{Seat, Workers};
 use crate::{
-    Admission, Commit, Config, Effect, EntityId, Envelope, Error, ErrorKind, LockableQueue, MessageId, Nonce,
-    Scheduler, Settled, Updated, Verdict,
+    Admission, Commit, Config, Effect, EntityId, Envelope, Error, ErrorKind, LockableQueue, MessageId, Next,
+    Nonce, Retry, Scheduler, Settled, Updated, Verdict, Waiting,
 };
 
 /// Everything that the mailboxes of one system share.
@@ -60,8 +61,8 @@ pub(crate) struct Work {
     pub(crate) nonce: Option<Nonce>,
     /// The lease it got with its post, or kept when its slice was over.
     pub(crate) held: Option<Box<Held>>,
-    /// No batch is started after this.
-    pub(crate) until: Option<Instant>,
+    /// What it is done for.
+    pub(crate) errand: Errand,
 }
 
 /// How the batches of a lease ended.
@@ -109,13 +110,18 @@ impl Engine {
     }
 
     /// Appends a message durably, and sees to it that somebody runs it.
-    pub(crate) async fn post(&self, envelope: Envelope, run: bool) -> Result<Admission, Error> {
+    pub(crate) async fn post(
+        &self,
+        envelope: Envelope,
+        run: bool,
+        errand: Errand,
+    ) -> Result<Admission, Error> {
         if self.stopping() {
             return Err(Error::new(ErrorKind::Closed, "the mailbox was closed").with_entity(&envelope.entity));
         }
         let delay = envelope.message.delay;
-        let run = run && delay.is_zero() && self.may_run(&envelope.entity);
-        let admission = self.posts.call(Posting { envelope, run }).await?;
+        let errand = (run && delay.is_zero() && self.may_run(&envelope.entity)).then_some(errand);
+        let admission = self.posts.call(Posting { envelope, errand }).await?;
         if !delay.is_zero() {
             self.sweeper.hint(self.seam.now() + delay);
         }
@@ -129,24 +135,20 @@ impl Engine {
             && self.runners.contains_key(entity.kind())
     }
 
-    pub(crate) fn until(&self) -> Option<Instant> {
-        match self.config.scheduler {
-            Scheduler::Inline { budget } => Some(self.seam.now() + budget),
-            _ => None,
-        }
-    }
-
     /// The second half of a post that skipped the lock because the entity had a slot here, or no seat was free.
-    pub(crate) fn look_after_enqueue(self: &Arc<Self>, entity: &EntityId) {
+    pub(crate) fn look_after_enqueue(self: &Arc<Self>, entity: &EntityId, errand: Errand) {
         if self.seam.mistake() != Some(Mistake::SlotToldTooLate) {
-            self.look(entity, self.until());
+            self.look(entity, errand);
         }
     }
 
     /// Sees to it that this process looks at an entity after everything that was enqueued until now.
-    pub(crate) fn look(self: &Arc<Self>, entity: &EntityId, until: Option<Instant>) {
-        if self.may_run(entity) && self.slots.enter(entity) {
-            self.line_up(Work { entity: entity.clone(), nonce: None, held: None, until });
+    pub(crate) fn look(self: &Arc<Self>, entity: &EntityId, errand: Errand) {
+        if !self.may_run(entity) {
+            return;
+        }
+        if let Some(errand) = self.slots.enter(entity, errand) {
+            self.line_up(Work { entity: entity.clone(), nonce: None, held: None, errand });
         }
     }
 
@@ -179,6 +181,8 @@ impl Engine {
             if let Err(failure) = caught(run).await {
                 tracing::error!(%entity, error = failure.error, "a worker stumbled");
                 self.slots.abandon(&entity);
+                // Whoever relied on its slot relies on this.
+                self.look(&entity, self.errand());
             }
             match self.workers.next(seat) {
                 Some(next) => (work, seat) = next,
@@ -189,20 +193,27 @@ impl Engine {
 
     /// Runs an entity whose slot is owned, until its queue is empty, its slice is over, or somebody else has it.
     async fn run(self: &Arc<Self>, work: Work) {
-        let Work { entity, mut nonce, mut held, until } = work;
+        let Work { entity, mut nonce, mut held, mut errand } = work;
         loop {
+            errand.dismiss(self.seam.now());
+            self.slots.about_to_look(&entity, &mut errand);
             let lease = match held.take() {
-                Some(held) => self.take_up(held, until).await,
-                None if self.is_over(until) => return self.slots.abandon(&entity),
-                None => {
-                    self.slots.about_to_look(&entity);
-                    self.lock(&entity, nonce.take()).await
+                // One that waited in line for too long was handed back; then the lock is asked for again.
+                Some(held) => self.take_up(held, &errand).await,
+                None => None,
+            };
+            let lease = match lease {
+                Some(lease) => Some(lease),
+                None if self.is_over(&errand) => {
+                    self.forgo(&entity, nonce.take()).await;
+                    None
                 }
+                None => self.lock(&entity, nonce.take()).await,
             };
             if let Some(lease) = lease
-                && let Driven::SliceOver(held) = self.drive(lease, until).await
+                && let Driven::SliceOver(held) = self.drive(lease, &mut errand).await
             {
-                return self.line_up(Work { entity, nonce: None, held: Some(held), until });
+                return self.line_up(Work { entity, nonce: None, held: Some(held), errand });
             }
             if self.slots.leave(&entity) {
                 return;
@@ -210,17 +221,15 @@ impl Engine {
         }
     }
 
-    /// Whether no further batch may be started.
-    pub(crate) fn is_over(&self, until: Option<Instant>) -> bool {
-        self.stopping() || until.is_some_and(|until| self.seam.now() >= until)
-    }
-
     /// Run a batch, commit it, go on with the next one: the mailbox loop.
-    async fn drive(self: &Arc<Self>, mut held: Box<Held>, until: Option<Instant>) -> Driven {
+    async fn drive(self: &Arc<Self>, mut held: Box<Held>, errand: &mut Errand) -> Driven {
         loop {
-            let Some(commit) = self.run_batch(&mut held, until).await else { return Driven::LetGo };
+            let Some(mut commit) = self.run_batch(&mut held).await else { return Driven::LetGo };
             // Whatever was enqueued until here, the commit sees.
-            self.slots.about_to_look(&held.lease.entity);
+            self.slots.about_to_look(&held.lease.entity, errand);
+            if !self.is_over(errand) {
+                commit.next = Next::Batch { max: self.config.batch };
+            }
             let dead = match commit.verdict {
                 Verdict::DeadLetter { .. } => held.ids.get(commit.acked.len()).cloned(),
                 _ => None,
@@ -229,12 +238,13 @@ impl Engine {
                 Ok(Updated::Continue { batch, .. }) if batch.messages.is_empty() => {
                     // Not in the contract, and going on would spin.
                     tracing::error!(entity = %held.lease.entity, "the adapter went on with an empty batch");
-                    self.committed(commit, dead, until);
+                    self.committed(commit, dead, errand);
                     self.hand_back(&held.lease).await;
                     return Driven::LetGo;
                 }
                 Ok(Updated::Continue { fence, batch }) => {
-                    self.committed(commit, dead, until);
+                    self.committed(commit, dead, errand);
+                    errand.dismiss(self.seam.now());
                     held.go_on(fence, batch, self.run_deadline());
                     if held.batches >= self.config.slice && self.workers.has_line() {
                         held.lined_up = self.seam.now();
@@ -242,8 +252,8 @@ impl Engine {
                     }
                 }
                 Ok(Updated::Released { next_due }) => {
-                    self.committed(commit, dead, until);
-                    self.released(&held.lease.entity, next_due, until);
+                    self.committed(commit, dead, errand);
+                    self.released(&held.lease.entity, next_due, errand);
                     return Driven::LetGo;
                 }
                 Ok(Updated::LockLost) => {
@@ -252,6 +262,10 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(entity = %held.lease.entity, %error, "a commit failed; its batch will be run again");
+                    // It was not the batch's fault: the hand-out is not counted. Otherwise the lease runs out, and is.
+                    if error.retry() == Retry::Safe {
+                        self.hand_back(&held.lease).await;
+                    }
                     return Driven::LetGo;
                 }
             }
@@ -259,28 +273,43 @@ impl Engine {
     }
 
     /// Tells those who wait for a message, and looks at those it sent something to.
-    fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, until: Option<Instant>) {
-        self.waiters.tell(&commit.lease.entity, &commit.acked, Settled::Handled);
-        self.waiters.tell(&commit.lease.entity, dead.as_slice(), Settled::Dead);
+    fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, errand: &Errand) {
+        let entity = &commit.lease.entity;
+        self.waiters.tell(entity, &commit.acked, Settled::Handled);
+        self.waiters.tell(entity, dead.as_slice(), Settled::Dead);
+        match &commit.verdict {
+            Verdict::Proceed => {}
+            Verdict::DeadLetter { error } => {
+                let id = dead.as_ref().map(MessageId::as_str);
+                tracing::warn!(%entity, id, error, "a message was moved to the dead letters");
+            }
+            Verdict::Pause { reason } => tracing::warn!(%entity, reason, "paused until somebody resumes it"),
+            Verdict::Wait { why: Waiting::Blocked, after, error } => {
+                tracing::warn!(%entity, ?after, error, "blocked by a message that keeps failing");
+            }
+            Verdict::Wait { why, after, error } => {
+                tracing::debug!(%entity, why = why.as_str(), ?after, error, "waits before its next run");
+            }
+        }
         for effect in commit.effects {
             if let Effect::Send(Envelope { entity, message }) = effect {
                 match message.delay.is_zero() {
-                    true => self.look(&entity, until),
+                    true => self.look(&entity, errand.clone()),
                     false => self.sweeper.hint(self.seam.now() + message.delay),
                 }
             }
         }
     }
 
-    /// Completes when an inline post's work is done: its entity let go, and whatever that led to, within the budget.
-    pub(crate) async fn finish_inline(&self, entity: &EntityId, budget: Duration) {
-        let until = self.seam.now() + budget;
+    /// Completes when nothing is done for an inline post any more, nor for what it led to; and, as long as its budget
+    /// lasts, when whoever else in this process ran the entity has let go of it.
+    pub(crate) async fn finish_inline(&self, entity: &EntityId, over: Over, until: Instant) {
+        over.wait().await;
         if let Some(left) = self.slots.left(entity) {
-            let _ = left.await;
-        }
-        tokio::select! {
-            () = self.workers.idle() => {}
-            () = self.seam.sleep(until.saturating_duration_since(self.seam.now())) => {}
+            tokio::select! {
+                _ = left => {}
+                () = self.seam.sleep(until.saturating_duration_since(self.seam.now())) => {}
+            }
         }
     }
 
@@ -297,6 +326,14 @@ impl Engine {
     /// Drains, and after a while drops what still runs.
     pub(crate) async fn close(&self) {
         self.drain();
+        if let Some(entity) = inside_handler() {
+            tracing::warn!(%entity, "closed from inside a handler, which would wait for itself: it drains, no more");
+            return;
+        }
+        if !self.is_alive().await {
+            // Its runtime took everything with it that could be waited for.
+            return;
+        }
         tokio::select! {
             () = self.workers.idle() => {}
             () = self.seam.sleep(self.config.close_timeout) => {
@@ -312,10 +349,19 @@ impl Engine {
         self.heartbeats.close();
     }
 
-    fn released(self: &Arc<Self>, entity: &EntityId, next_due: Option<Duration>, until: Option<Instant>) {
+    /// Whether there is still a runtime to run on.
+    async fn is_alive(&self) -> bool {
+        let (alive, answer) = oneshot::channel();
+        self.seam.spawn(Box::pin(async move {
+            let _ = alive.send(());
+        }));
+        answer.await.is_ok()
+    }
+
+    fn released(self: &Arc<Self>, entity: &EntityId, next_due: Option<Duration>, errand: &Errand) {
         match next_due {
             // Something is ready although the lock was let go: look again, unless that is why it was let go.
-            Some(Duration::ZERO) if !self.is_over(until) => drop(self.slots.enter(entity)),
+            Some(Duration::ZERO) if !self.is_over(errand) => drop(self.slots.enter(entity, errand.clone())),
             Some(due) => self.sweeper.hint(self.seam.now() + due),
             None => {}
         }

@@ -68,6 +68,7 @@ pub enum ErrorKind {
 
 /// What a caller may do after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Retry {
     /// The same call will fail again.
     Never,
@@ -137,6 +138,11 @@ impl Error {
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
+    }
+
+    /// What went wrong, in words, without the entity and the advice.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// What went wrong.

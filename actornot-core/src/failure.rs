@@ -2,7 +2,8 @@ use std::time::Duration;
 
 /// Why a run did not succeed, and what to do about it.
 ///
-/// Any error becomes a `Failure` through `?`, and means: roll back, wait, try again, and after
+/// Any type that implements [`Error`](std::error::Error) becomes a `Failure` through `?` (a boxed error, or one of
+/// `anyhow`, by `.map_err(Failure::retry)?`), and means: roll back, wait, try again, and after
 /// [`max_attempts`](crate::Config::max_attempts) do as the [`PoisonPolicy`](crate::PoisonPolicy) says. The other
 /// verdicts are said by name:
 ///
@@ -63,8 +64,10 @@ impl Failure {
         self
     }
 
-    /// The first `n` messages of the batch were handled and the state holds their changes and no others: commit
-    /// those; the failure is about the message behind them.
+    /// The first `n` messages of the batch were handled, and the state and everything sent through the context are
+    /// theirs and no others': commit those; the failure is about the message behind them.
+    ///
+    /// So check a message before you change the state, or send, for it.
     #[must_use]
     pub fn handled(mut self, n: usize) -> Self {
         self.handled = n;

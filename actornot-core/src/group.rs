@@ -74,7 +74,10 @@ impl<V: Verb> Group<V> {
             let flight = Flight(Some(self.clone()));
             self.seam.spawn(Box::pin(flight.fly()));
         }
-        answered.await.unwrap_or_else(|_| Err(self.seam.gone()))
+        answered.await.unwrap_or_else(|_| {
+            let message = "the runtime ended while the call was on its way to the database";
+            Err(Error::new(ErrorKind::UnknownOutcome, message))
+        })
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting<V>> {
@@ -117,7 +120,7 @@ impl<V: Verb> Group<V> {
                     call.unknown |= error.retry() == Retry::SameId;
                     again.push(call);
                 }
-                Err(error) if call.unknown => drop(call.answer.send(Err(error.with_retry(Retry::SameId)))),
+                Err(error) if call.unknown => drop(call.answer.send(Err(still_unknown(error)))),
                 answer => drop(call.answer.send(answer)),
             }
         }
@@ -139,7 +142,9 @@ impl<V: Verb> Flight<V> {
             let again = group.trip(slice).await;
             // One that cannot be served goes round with the others; only when nobody was served is it time to wait.
             let stuck = again.len() == calls;
-            again.into_iter().rev().for_each(|call| group.waiting().calls.push_front(call));
+            // Behind the others: those that cannot be served hold up nobody. No order is promised among calls none of
+            // which has returned.
+            group.waiting().calls.extend(again);
             if stuck {
                 group.seam.sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -154,11 +159,24 @@ impl<V: Verb> Flight<V> {
 impl<V: Verb> Drop for Flight<V> {
     fn drop(&mut self) {
         if let Some(group) = &self.0 {
-            let mut waiting = group.waiting();
-            waiting.calls.clear();
-            waiting.flying = false;
+            let calls = {
+                let mut waiting = group.waiting();
+                waiting.flying = false;
+                std::mem::take(&mut waiting.calls)
+            };
+            for call in calls {
+                let gone = group.seam.gone();
+                let gone = if call.unknown { still_unknown(gone) } else { gone };
+                let _ = call.answer.send(Err(gone));
+            }
         }
     }
+}
+
+/// The last try was not applied, but an earlier one may have been.
+fn still_unknown(error: Error) -> Error {
+    let message = "an earlier try may have been applied, and the last one was refused";
+    Error::new(ErrorKind::UnknownOutcome, format!("{message}: {}", error.message())).with_source(error)
 }
 
 /// Whether repeating the call may help by itself, within the time a caller waits.

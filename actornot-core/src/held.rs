@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::{Engine, Stop};
+use crate::errand::Errand;
 use crate::heartbeat::Kept;
 use crate::settle::{History, Settle};
 use crate::turn::{Outcome, Turn};
@@ -88,19 +89,26 @@ impl Engine {
     }
 
     /// Goes on with a lease, unless no batch may be started, or the wait in line has cost it too much of its time.
-    pub(crate) async fn take_up(
-        self: &Arc<Self>,
-        mut held: Box<Held>,
-        until: Option<Instant>,
-    ) -> Option<Box<Held>> {
+    pub(crate) async fn take_up(self: &Arc<Self>, mut held: Box<Held>, errand: &Errand) -> Option<Box<Held>> {
+        if *held.lost.borrow() {
+            return None;
+        }
         let waited = self.seam.now().saturating_duration_since(held.lined_up);
-        if self.is_over(until) || waited > held.lease.length / 2 {
+        if self.is_over(errand) || waited > held.lease.length / 2 {
             self.hand_back(&held.lease).await;
             return None;
         }
         held.batches = 0;
         held.kept.renewed(self.run_deadline());
         Some(held)
+    }
+
+    /// Gives up a request for the lock that may have been granted.
+    pub(crate) async fn forgo(self: &Arc<Self>, entity: &EntityId, nonce: Option<Nonce>) {
+        let Some(nonce) = nonce else { return };
+        if let Some(held) = self.lock(entity, Some(nonce)).await {
+            self.hand_back(&held.lease).await;
+        }
     }
 
     /// Hands a lease back, so that another instance can go on at once.
@@ -111,7 +119,7 @@ impl Engine {
     }
 
     /// Runs the batch that is handed out, and says what to commit; `None` if nothing can be.
-    pub(crate) async fn run_batch(&self, held: &mut Held, until: Option<Instant>) -> Option<Commit> {
+    pub(crate) async fn run_batch(&self, held: &mut Held) -> Option<Commit> {
         let batch = held.batch.take()?;
         let commit = |settle: Settle, outcome: Outcome, effects| Commit {
             id: CommitId::from_random(self.seam.random()),
@@ -121,7 +129,8 @@ impl Engine {
             verdict: settle.verdict,
             effects,
             batch_limit: settle.batch_limit,
-            next: if self.is_over(until) { Next::Release } else { Next::Batch { max: self.config.batch } },
+            // Until the loop knows that somebody wants more.
+            next: Next::Release,
         };
         if let Some(settle) = self.config.gives_up(&batch) {
             return Some(commit(settle, Outcome::nothing(), Vec::new()));

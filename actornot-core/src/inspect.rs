@@ -69,6 +69,7 @@ pub struct Snapshot {
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Location {
     /// In the queue, or delayed.
     Queued,
@@ -79,7 +80,7 @@ pub enum Location {
 }
 
 /// Why an entity does or does not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Why {
     /// Messages that were accepted and not yet handled, delayed ones included.
     pub pending: u64,

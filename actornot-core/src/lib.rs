@@ -22,6 +22,7 @@ mod context;
 mod engine;
 mod entity;
 mod envelope;
+mod errand;
 mod error;
 mod failure;
 mod group;

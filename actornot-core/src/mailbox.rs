@@ -9,14 +9,15 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::receipt::refuse_inside_handler;
 use crate::system::Handle;
 use crate::{
-    Actornot, DeadLetter, EntityId, Error, ErrorKind, IntoQueue, LockableQueue, Position, Post, Runner,
-    Snapshot, Swept, Why,
+    Actornot, DeadLetter, EntityId, Error, ErrorKind, Inspect, IntoQueue, Position, Post, Runner, Snapshot,
+    Swept, Why,
 };
 
 /// The main entry point: posts messages for the entities of one kind, and runs them where the lock is.
 ///
-/// Cheap to clone; clones share everything. When the last one is dropped without [`close`](Self::close), running
-/// batches finish, nothing new is started, and leases are handed back.
+/// Cheap to clone; clones share everything. When the last one is dropped without [`close`](Self::close), nothing new is
+/// started, and running batches finish and hand their leases back as long as the runtime lives. When `main` returns
+/// without `close` they are cut off, and their entities wait for the lease to run out.
 pub struct MailboxPoster<R: Runner> {
     handle: Arc<Handle>,
     runner: PhantomData<fn() -> R>,
@@ -35,8 +36,10 @@ impl<R: Runner> Clone for MailboxPoster<R> {
     }
 }
 
-/// A committed state, read without a lock. Derefs to the state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A committed state, read without a lock. Derefs to the state, whose own fields named `state`, `version` or `pending`
+/// are reached by `view.state`.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct View<S> {
     /// The state; the default for an entity whose first message is not handled yet.
     pub state: S,
@@ -44,6 +47,16 @@ pub struct View<S> {
     pub version: u64,
     /// Messages that were accepted and not yet handled, delayed ones included.
     pub pending: u64,
+}
+
+// The state is the user's secret: it never reaches a log by way of Debug, unless its own Debug is asked.
+impl<S> fmt::Debug for View<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("version", &self.version)
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S> Deref for View<S> {
@@ -102,7 +115,7 @@ impl<R: Runner> MailboxPoster<R> {
     /// Reads entities in the order of their keys' bytes, from behind `after`, at most `limit`.
     ///
     /// # Errors
-    /// Those of the database; [`Corrupt`](ErrorKind::Corrupt) for a state that does not decode.
+    /// Those of the database; for each entity [`Corrupt`](ErrorKind::Corrupt) if its state does not decode.
     ///
     /// # Cancel safety
     /// Reads only.
@@ -113,11 +126,13 @@ impl<R: Runner> MailboxPoster<R> {
         &self,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<(EntityId, View<R::State>)>, Error> {
+    ) -> Result<Vec<(EntityId, Result<View<R::State>, Error>)>, Error> {
         let page = self.queue().list(R::KIND, after, limit).await?;
-        page.into_iter()
-            .map(|(entity, snapshot)| view::<R::State>(&entity, snapshot).map(|view| (entity, view)))
-            .collect()
+        let view = |(entity, snapshot)| {
+            let view = view::<R::State>(&entity, snapshot);
+            (entity, view)
+        };
+        Ok(page.into_iter().map(view).collect())
     }
 
     /// Posts a message and waits for the handler's reply.
@@ -146,10 +161,12 @@ impl<R: Runner> MailboxPoster<R> {
     /// that do not sweep by themselves: call it from a cron.
     ///
     /// # Guarantees
-    /// G5, for as long as somebody calls it. No batch is started after `budget` has passed.
+    /// G5, for as long as somebody calls it. No batch is started after `budget` has passed, and nothing that it started
+    /// runs when it returns.
     ///
     /// # Errors
-    /// Those of the database; a run's own failures are stored with its entity.
+    /// Those of the database; a run's own failures are stored with its entity. [`Misuse`](ErrorKind::Misuse) with
+    /// [`Scheduler::Never`](crate::Scheduler::Never), which runs nothing; [`Closed`](ErrorKind::Closed).
     ///
     /// # Cancel safety
     /// What was started goes on.
@@ -189,7 +206,8 @@ impl<R: Runner> MailboxPoster<R> {
         self.queue().dead_letters(R::KIND, after, limit).await
     }
 
-    /// Moves a dead letter back into its queue and sees to it that it is run; `false` if it is not there any more.
+    /// Moves a dead letter back into its queue and sees to it that it is run, here or, with
+    /// [`Scheduler::Never`](crate::Scheduler::Never), by a worker's sweep; `false` if it is not there any more.
     ///
     /// # Errors
     /// Those of the database.
@@ -201,7 +219,7 @@ impl<R: Runner> MailboxPoster<R> {
     /// One.
     pub async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
         let moved = self.queue().redrive(letter, to).await?;
-        self.handle.engine.look(&letter.entity, self.handle.engine.until());
+        self.handle.engine.look(&letter.entity, self.handle.engine.errand());
         Ok(moved)
     }
 
@@ -218,12 +236,12 @@ impl<R: Runner> MailboxPoster<R> {
     pub async fn resume(&self, key: impl AsRef<str>) -> Result<bool, Error> {
         let entity = EntityId::new(R::KIND, key.as_ref())?;
         let known = self.queue().resume(&entity).await?;
-        self.handle.engine.look(&entity, self.handle.engine.until());
+        self.handle.engine.look(&entity, self.handle.engine.errand());
         Ok(known)
     }
 
-    /// The database behind it, for the rest of [`Inspect`](crate::Inspect).
-    pub fn queue(&self) -> &dyn LockableQueue {
+    /// The database behind it, for what else [`Inspect`] can tell and mend: peek, pause, purge, doctor.
+    pub fn queue(&self) -> &dyn Inspect {
         &*self.handle.engine.queue
     }
 
@@ -253,9 +271,8 @@ fn view<S: Default + DeserializeOwned>(entity: &EntityId, snapshot: Snapshot) ->
         return Ok(View { state: S::default(), version: 0, pending: snapshot.pending });
     };
     let state = serde_json::from_str(&stored.json).map_err(|error| {
-        Error::new(ErrorKind::Corrupt, "the stored state does not decode")
-            .with_source(error)
-            .with_entity(entity)
+        let message = format!("the stored state does not decode: {error}; mend it or the type, then resume");
+        Error::new(ErrorKind::Corrupt, message).with_source(error).with_entity(entity)
     })?;
     Ok(View { state, version: stored.version, pending: snapshot.pending })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::envelope::encode;
+use crate::errand::Errand;
 use crate::held::inside_handler;
 use crate::seam::BoxFuture;
 use crate::{
@@ -129,19 +130,25 @@ impl<R: Runner> Post<R> {
         let message = NewMessage { id: id.clone(), payload, headers, delay, retention };
         message.check(&engine.config.limits).map_err(|error| error.with_entity(&entity))?;
 
-        let admission = engine.post(Envelope { entity: entity.clone(), message }, run).await?;
+        let envelope = Envelope { entity: entity.clone(), message };
+        let admission = match engine.config.scheduler {
+            // A handler that waited for another entity could wait for itself.
+            Scheduler::Inline { budget } if run && inside_handler().is_none() => {
+                let until = engine.seam.now() + budget;
+                let (errand, over) = Errand::awaited(until);
+                let admission = engine.post(envelope, run, errand).await?;
+                engine.finish_inline(&entity, over, until).await;
+                admission
+            }
+            _ => engine.post(envelope, run, engine.errand()).await?,
+        };
         if admission == Admission::Full {
             let limit = engine.config.limits.backlog;
             let message = format!("{limit} messages are pending, which is the backlog limit");
             return Err(Error::new(ErrorKind::BacklogFull { limit }, message).with_entity(&entity));
         }
-        if let Scheduler::Inline { budget } = engine.config.scheduler
-            && run
-            && inside_handler().is_none()
-        {
-            engine.finish_inline(&entity, budget).await;
-        }
-        Ok(Receipt::new(engine, entity, id, admission == Admission::Duplicate))
+        // An id of our own can only meet itself: a try whose reply was lost.
+        Ok(Receipt::new(engine, entity, id, given && admission == Admission::Duplicate))
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{Commit, EntityId, Error, Grant, Inspect, Lease, LockRequest, NewMess
 /// - may be dropped at any await: the database then holds all of the call or nothing of it, other calls are not
 ///   harmed, and repeating it with the same ids tells which.
 ///
+/// A field or a variant that is added to what the verbs take and give is a breaking release: an adapter that does not
+/// know it would lose it.
+///
 /// The steps of each verb, and what is stored for them, are written out in `docs/decisions/0001-verbs.md`.
 #[async_trait]
 pub trait LockableQueue: Inspect {

@@ -52,7 +52,8 @@ impl Receipt {
     /// When the process that holds the entity seems to be gone, this one tries the lock.
     ///
     /// # Guarantees
-    /// `Handled` and `Dead` are said only of committed outcomes.
+    /// `Handled` and `Dead` are said only of committed outcomes. A message that was purged with its entity is gone like
+    /// one that was handled.
     ///
     /// # Errors
     /// Those of the database; [`Misuse`](crate::ErrorKind::Misuse) inside a handler, where waiting for another
@@ -70,8 +71,9 @@ impl Receipt {
         let engine = &self.engine;
         let started = engine.seam.now();
         let deadline = started + within.min(crate::Limits::DELAY);
+        // Before the receiver, so that it is dropped behind it, whose sender is closed by then.
+        let _forget = Forget(self);
         let mut told = engine.waiters.wait(&self.entity, &self.id);
-        let forget = Forget(self);
         let mut pause = if engine.slots.is_held(&self.entity) { FIRST } else { Duration::ZERO };
         loop {
             let left = deadline.saturating_duration_since(engine.seam.now());
@@ -86,7 +88,6 @@ impl Receipt {
                 Some(Location::Queued) | None => {}
             }
             if engine.seam.now() >= deadline {
-                drop(forget);
                 return Ok(Settled::Pending);
             }
             self.look_if_abandoned(started);
@@ -97,7 +98,7 @@ impl Receipt {
     /// After a lease's time without a result, its holder may have died.
     fn look_if_abandoned(&self, started: Instant) {
         if self.engine.seam.now() >= started + self.engine.config.lease {
-            self.engine.look(&self.entity, self.engine.until());
+            self.engine.look(&self.entity, self.engine.errand());
         }
     }
 }

@@ -81,9 +81,15 @@ pub trait Runner: Send + Sync + 'static {
 
 /// Whether an entity may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ready {
     /// At once.
     Now,
-    /// Not before this time has passed.
+    /// Not before this time has passed; at least [`SOONEST`](Self::SOONEST).
     After(Duration),
+}
+
+impl Ready {
+    /// The shortest wait before an entity that was not ready is asked again: asking costs a commit.
+    pub const SOONEST: Duration = Duration::from_millis(10);
 }

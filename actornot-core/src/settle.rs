@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failure::{Failure, Wish};
 use crate::turn::{Outcome, Rest};
-use crate::{Config, HandedOut, Limits, PoisonPolicy, Verdict, Waiting};
+use crate::{Config, HandedOut, Limits, PoisonPolicy, Ready, Verdict, Waiting};
 
 /// What the commit of a run says about the messages.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Config {
                 settled(Verdict::Pause { reason: cut(error) }, history.batch_limit)
             }
             Rest::NotReady { after, error } => {
-                let after = (*after).min(Limits::DELAY);
+                let after = (*after).clamp(Ready::SOONEST, Limits::DELAY);
                 let error = error.as_deref().map(cut);
                 settled(Verdict::Wait { why: Waiting::NotReady, after, error }, history.batch_limit)
             }

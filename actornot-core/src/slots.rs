@@ -1,11 +1,14 @@
 //! "This process already runs that entity": trap 1 of the design, in process.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::EntityId;
+
+use crate::errand::Errand;
 
 /// The entities that this process locks, runs, or has queued up to lock.
 ///
@@ -16,8 +19,8 @@ pub(crate) struct Slots(Mutex<HashMap<EntityId, Slot>>);
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Something was enqueued since the owner last looked.
-    look_again: bool,
+    /// Something was enqueued since the owner last looked: what it is to be run for.
+    look_again: Option<Errand>,
     /// Told, by being dropped, that the slot was left.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -27,16 +30,20 @@ impl Slots {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the slot, or tells its owner to look again. `true`: the caller owns it now, and must leave it.
-    pub(crate) fn enter(&self, entity: &EntityId) -> bool {
+    /// Takes the slot, or tells its owner to look again. The errand comes back to a caller who owns it now, and must
+    /// leave it.
+    pub(crate) fn enter(&self, entity: &EntityId, errand: Errand) -> Option<Errand> {
         match self.slots().entry(entity.clone()) {
-            std::collections::hash_map::Entry::Occupied(mut slot) => {
-                slot.get_mut().look_again = true;
-                false
+            Entry::Occupied(mut slot) => {
+                match &mut slot.get_mut().look_again {
+                    Some(others) => others.join(errand),
+                    none => *none = Some(errand),
+                }
+                None
             }
-            std::collections::hash_map::Entry::Vacant(slot) => {
+            Entry::Vacant(slot) => {
                 slot.insert(Slot::default());
-                true
+                Some(errand)
             }
         }
     }
@@ -46,24 +53,23 @@ impl Slots {
         self.slots().contains_key(entity)
     }
 
-    /// The owner is about to look: what was enqueued until now, it will see.
-    pub(crate) fn about_to_look(&self, entity: &EntityId) {
-        if let Some(slot) = self.slots().get_mut(entity) {
-            slot.look_again = false;
-        }
+    /// The owner is about to look: what was enqueued until now it will see, and it runs it for those as well.
+    pub(crate) fn about_to_look(&self, entity: &EntityId, errand: &mut Errand) {
+        let others = self.slots().get_mut(entity).and_then(|slot| slot.look_again.take());
+        others.into_iter().for_each(|others| errand.join(others));
     }
 
     /// Leaves the slot, unless somebody said to look again; then the caller still owns it.
     pub(crate) fn leave(&self, entity: &EntityId) -> bool {
         let mut slots = self.slots();
-        let again = slots.get_mut(entity).is_some_and(|slot| std::mem::take(&mut slot.look_again));
+        let again = slots.get(entity).is_some_and(|slot| slot.look_again.is_some());
         if !again {
             slots.remove(entity);
         }
         !again
     }
 
-    /// Leaves the slot in any case: the process shuts down, and others will look.
+    /// Leaves the slot in any case.
     pub(crate) fn abandon(&self, entity: &EntityId) {
         self.slots().remove(entity);
     }

@@ -7,10 +7,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::engine::Engine;
+use crate::errand::Errand;
 use crate::{Cursor, Due, DueQuery, Error, ErrorKind, Limits, Scheduler};
+
+/// When to look again while there is more than can be run.
+const BUSY: Duration = Duration::from_millis(100);
+/// No background sweep comes sooner after another.
+const SOONEST: Duration = Duration::from_millis(1);
 
 /// What a sweep came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Swept {
     /// How many entities were found that wanted a run.
     pub found: usize,
@@ -85,24 +92,34 @@ impl Sweeper {
 }
 
 impl Engine {
-    /// Runs what is due, until nothing is, or the budget has passed.
+    /// Runs what is due, until nothing is, or the budget has passed; completes when nothing of it runs any more.
     pub(crate) async fn sweep(self: &Arc<Self>, budget: Duration) -> Result<Swept, Error> {
-        let until = self.seam.now() + budget;
+        if self.config.scheduler == Scheduler::Never {
+            return Err(Error::misuse(
+                "this system runs nothing (Scheduler::Never); call `sweep` in a worker",
+            ));
+        }
+        let until = self.seam.now() + budget.min(Limits::DELAY);
         let mut swept = Swept::default();
         let mut after = None;
         loop {
+            if self.stopping() {
+                return Err(Error::new(ErrorKind::Closed, "the mailbox was closed"));
+            }
+            let (errand, over) = Errand::awaited(until);
             let page = self.due(Limits::SLICE, after).await?;
             swept.found += page.entities.len();
             for entity in &page.entities {
-                self.look(entity, Some(until));
+                self.look(entity, errand.clone());
             }
-            for left in page.entities.iter().filter_map(|entity| self.slots.left(entity)) {
-                let _ = left.await;
-            }
+            let late = self.is_over(&errand);
+            drop(errand);
+            over.wait().await;
             after = page.after;
             swept.next = page.next;
-            swept.more = after.is_some();
-            if after.is_none() || self.is_over(Some(until)) {
+            // What was found in time may still have been too late for its turn.
+            swept.more = after.is_some() || late || (swept.found > 0 && self.seam.now() >= until);
+            if after.is_none() || self.seam.now() >= until {
                 return Ok(swept);
             }
         }
@@ -110,24 +127,41 @@ impl Engine {
 
     /// Claims as much as there are free seats for, and says when to look again.
     async fn sweep_in_background(self: &Arc<Self>) -> Duration {
-        const BUSY: Duration = Duration::from_millis(100);
         let period = self.config.sweep_every.unwrap_or(Limits::DELAY);
         let free = self.workers.free();
         if free == 0 {
             return BUSY.min(period);
         }
         let jittered = period.mul_f64(0.75 + 0.5 * self.jitter());
-        match self.due(free.min(Limits::SLICE), None).await {
-            Ok(page) => {
-                for entity in &page.entities {
-                    self.look(entity, None);
-                }
-                let next = if page.after.is_some() { Some(BUSY) } else { page.next };
-                next.map_or(jittered, |next| next.clamp(Duration::from_millis(1), jittered))
-            }
+        match self.claim_due(free).await {
+            Ok(next) => next.map_or(jittered, |next| next.clamp(SOONEST, jittered.max(SOONEST))),
             Err(error) => {
                 tracing::warn!(%error, "a sweep failed; trying again later");
                 jittered
+            }
+        }
+    }
+
+    /// Looks at so many due entities that nobody here has, and says when the next one is due.
+    async fn claim_due(self: &Arc<Self>, free: usize) -> Result<Option<Duration>, Error> {
+        let mut left = free;
+        let mut after = None;
+        loop {
+            let page = self.due(Limits::SLICE, after).await?;
+            for entity in &page.entities {
+                // A handler that is stuck stays due for ever, and must not hide the others.
+                if self.slots.is_held(entity) {
+                    continue;
+                }
+                if left == 0 {
+                    return Ok(Some(BUSY));
+                }
+                left -= 1;
+                self.look(entity, Errand::background());
+            }
+            after = page.after;
+            if after.is_none() {
+                return Ok(page.next);
             }
         }
     }

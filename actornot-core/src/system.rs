@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::entity::check_kind;
+use crate::receipt::refuse_inside_handler;
 use crate::seam::{Seam, Tokio};
 use crate::turn::AnyRunner;
-use crate::{Config, Error, LockableQueue, MailboxPoster, Runner};
+use crate::{Config, Error, LockableQueue, MailboxPoster, Runner, Swept};
 
 /// Several kinds of entities over one database: they share connections, workers, heartbeat and sweep, and send to
 /// each other.
@@ -89,7 +91,19 @@ impl Actornot {
         Ok(MailboxPoster::over(self.handle.clone()))
     }
 
+    /// As [`MailboxPoster::sweep`]: it runs every kind of this system.
+    ///
+    /// # Guarantees, errors, cancel safety, round trips
+    /// As there.
+    pub async fn sweep(&self, budget: Duration) -> Result<Swept, Error> {
+        refuse_inside_handler("sweep")?;
+        self.handle.engine.sweep(budget).await
+    }
+
     /// As [`MailboxPoster::close`].
+    ///
+    /// # Guarantees, errors, cancel safety, round trips
+    /// As there.
     pub async fn close(&self) {
         self.handle.engine.close().await;
     }

@@ -86,40 +86,47 @@ struct Live<R: Runner> {
 impl<R: Runner> Turn for Live<R> {
     fn run<'a>(&'a mut self, batch: HandedOut, ctx: &'a mut Context) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let mut state = match self.decode() {
-                Ok(state) => state,
-                Err(rest) => return Outcome::stopped(rest),
-            };
-            if let Ready::After(after) = self.runner.ready(&state) {
-                self.state = Some(state);
-                return Outcome::stopped(Rest::NotReady { after, error: None });
-            }
-            let (deliveries, undecodable) = self.deliveries(batch);
-            let given = deliveries.len();
-            let result = match given {
-                0 => Ok(()),
-                _ => caught(self.runner.run_locked(&mut state, Batch::new(deliveries), ctx)).await,
-            };
-            let (handled, rest) = match (result, undecodable) {
-                (Ok(()), None) => (given, Rest::Nothing),
-                (Ok(()), Some(error)) => (given, Rest::Undecodable(error)),
-                (Err(failure), _) => (failure.handled.min(given), Rest::Failed(failure)),
-            };
-            if handled == 0 {
-                return Outcome::stopped(rest);
-            }
-            match self.encode(&state, ctx.config.limits.state_bytes) {
-                Ok(new) => {
-                    self.state = Some(state);
-                    Outcome { handled, state: new, rest }
-                }
-                Err(failure) => Outcome::failed(failure),
-            }
+            let run = async { Ok(self.attempt(batch, ctx).await) };
+            caught(run).await.unwrap_or_else(Outcome::failed)
         })
     }
 }
 
 impl<R: Runner> Live<R> {
+    async fn attempt(&mut self, batch: HandedOut, ctx: &mut Context) -> Outcome {
+        let mut state = match self.decode() {
+            Ok(state) => state,
+            Err(rest) => return Outcome::stopped(rest),
+        };
+        if let Ready::After(after) = self.runner.ready(&state) {
+            self.state = Some(state);
+            return Outcome::stopped(Rest::NotReady { after, error: None });
+        }
+        let (deliveries, undecodable) = self.deliveries(batch);
+        let given = deliveries.len();
+        let result = match given {
+            0 => Ok(()),
+            _ => self.runner.run_locked(&mut state, Batch::new(deliveries), ctx).await,
+        };
+        let (handled, rest) = match (result, undecodable) {
+            (Ok(()), None) => (given, Rest::Nothing),
+            (Ok(()), Some(error)) => (given, Rest::Undecodable(error)),
+            // Whatever a handler says after it has handled everything, the next is none of its business.
+            (Err(failure), Some(error)) if failure.handled >= given => (given, Rest::Undecodable(error)),
+            (Err(failure), _) => (failure.handled.min(given), Rest::Failed(failure)),
+        };
+        if handled == 0 {
+            return Outcome::stopped(rest);
+        }
+        match self.encode(&state, ctx.config.limits.state_bytes) {
+            Ok(new) => {
+                self.state = Some(state);
+                Outcome { handled, state: new, rest }
+            }
+            Err(failure) => Outcome::failed(failure),
+        }
+    }
+
     fn decode(&mut self) -> Result<R::State, Rest> {
         if self.state_version > R::STATE_VERSION {
             let error = format!(
@@ -165,8 +172,9 @@ impl<R: Runner> Live<R> {
     }
 }
 
-/// Runs a handler; its panic becomes a failure, for a panic is one message's fault and not the process's.
-pub(crate) async fn caught(run: impl Future<Output = Result<(), Failure>> + Send) -> Result<(), Failure> {
+/// Runs the user's code, of the runner and of its types; a panic becomes a failure, for it is one message's fault and
+/// not the process's.
+pub(crate) async fn caught<T>(run: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, Failure> {
     let mut run = Box::pin(run);
     std::future::poll_fn(move |cx| {
         match std::panic::catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {

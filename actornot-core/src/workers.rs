@@ -40,10 +40,7 @@ impl<W> Workers<W> {
 
     /// A free seat, if there is one and nobody waits for it.
     pub(crate) fn reserve(&self) -> Option<Seat> {
-        self.take(&mut self.room())
-    }
-
-    fn take(&self, room: &mut Room<W>) -> Option<Seat> {
+        let mut room = self.room();
         if room.taken >= self.limit || !room.line.is_empty() {
             return None;
         }
@@ -55,7 +52,9 @@ impl<W> Workers<W> {
     /// Queues up. If a seat is free the caller gets it, and must have somebody sit on it.
     pub(crate) fn line_up(&self, work: W) -> Option<Seat> {
         let mut room = self.room();
-        let seat = self.take(&mut room);
+        // Whoever has a seat may still be on the way to it, with the line in front of it: a free one is a free one.
+        let seat = (room.taken < self.limit).then_some(Seat(()));
+        room.taken += usize::from(seat.is_some());
         room.line.push_back(work);
         self.busy.send_replace(true);
         seat
@@ -88,5 +87,21 @@ impl<W> Workers<W> {
     /// Completes when nobody sits and nobody waits.
     pub(crate) async fn idle(&self) {
         let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_line_up_before_the_first_sits_down_get_two_seats() {
+        let workers = Workers::new(2);
+        let first = workers.line_up(1).unwrap();
+        let second = workers.line_up(2).expect("a second seat");
+        assert!(workers.line_up(3).is_none());
+        let (_, _seat) = workers.next(first).unwrap();
+        let (work, seat) = workers.next(second).unwrap();
+        assert_eq!((work, workers.next(seat).map(|(work, _)| work)), (2, Some(3)));
     }
 }

@@ -43,7 +43,7 @@ pub struct MemoryBackend {
 impl MemoryBackend {
     /// The reference queue.
     pub fn sound() -> Self {
-        Self { queue: MemoryQueue::sound(), mistake: None }
+        Self { queue: MemoryQueue::new(), mistake: None }
     }
 
     /// The reference queue with one mistake.
@@ -53,7 +53,7 @@ impl MemoryBackend {
 
     /// The reference queue, under a loop with one mistake.
     pub fn with_mistake(mistake: Mistake) -> Self {
-        Self { queue: MemoryQueue::sound(), mistake: Some(mistake) }
+        Self { queue: MemoryQueue::new(), mistake: Some(mistake) }
     }
 
     /// The reference queue, doing something unusual but legal.

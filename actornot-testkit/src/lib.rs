@@ -5,11 +5,14 @@
 //!
 //! # For authors of adapters
 //!
-//! Implement [`Backend`] for your adapter and expand the suite with [`conformance!`]. A failed test names the
+//! Implement [`Backend`] for your adapter and expand the suite with [`conformance!`]; implement [`crash::Shared`] and
+//! expand [`crashes!`] if other processes can reach its database, and they are killed at every call they make. A failed test names the
 //! guarantee, what was given, what was done, what was expected and observed, and the usual cause. The suite itself is
 //! tested with [`SABOTEURS`](saboteurs::SABOTEURS): queues with one mistake each, which it must find.
 #![forbid(unsafe_code)]
 
+// Without the suite nobody makes the mistakes that are built in.
+#[cfg_attr(not(feature = "suite"), allow(dead_code, unreachable_pub))]
 mod memory;
 
 #[cfg(feature = "suite")]
@@ -37,7 +40,9 @@ mod verdict;
 #[cfg(feature = "suite")]
 mod world;
 
-pub use memory::{Bug, MemoryQueue, Oddity};
+pub use memory::MemoryQueue;
+#[cfg(feature = "suite")]
+pub use memory::{Bug, Oddity};
 
 #[cfg(feature = "suite")]
 pub use backend::{Backend, MemoryBackend};

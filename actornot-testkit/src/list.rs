@@ -162,9 +162,12 @@ macro_rules! for_each_behaviour {
             }
             modes {
                 an_inline_post_returns_when_its_work_is_done: G5,
+                an_inline_post_waits_for_what_it_led_to: G5,
+                an_inline_post_does_not_wait_for_strangers: G8,
                 an_inline_post_starts_nothing_after_its_budget: G5,
                 a_front_end_only_enqueues: G5,
                 a_sweep_runs_everything_that_is_due: G5,
+                a_sweep_waits_for_what_it_led_to: G5,
                 a_sweep_without_time_starts_nothing: G5,
             }
             fault_enqueue {
@@ -222,7 +225,9 @@ macro_rules! for_each_behaviour {
 /// Expands the list of behaviours into real, named, parallel tests against a backend.
 ///
 /// The argument is the path of a function, `async fn() -> impl Backend`, from the root of the test crate; every test
-/// calls it for a backend of its own. With `simulated` before it, tokio's clock is paused.
+/// calls it for a backend of its own. Before it stands `real` for a database, or `simulated`, with tokio's clock paused,
+/// for a queue that does no I/O. The test crate needs `tokio` with `macros` and `rt-multi-thread`; expand the macro at
+/// its root.
 ///
 /// ```ignore
 /// async fn backend() -> MyBackend { MyBackend::fresh().await }

@@ -46,6 +46,8 @@ pub(crate) enum Act {
     Hold,
     /// Says, and sends its name to another entity.
     Send(String),
+    /// Says, and sends a message to another entity whose handler holds.
+    SendHold(String),
     /// Says, and makes the state as long as this.
     Swell(usize),
 }
@@ -184,7 +186,10 @@ impl Runner for Thing {
                         }
                     }
                 }
-                Act::Send(to) => ctx.send::<Self>(to, &Line { name: line.name.clone(), act: Act::Say })?,
+                Act::Send(to) => ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Say })?,
+                Act::SendHold(to) => {
+                    ctx.send::<Self>(to, Line { name: line.name.clone(), act: Act::Hold })?
+                }
                 Act::Swell(size) => state.ballast = "x".repeat(*size),
             }
             state.said.push(line.name.clone());

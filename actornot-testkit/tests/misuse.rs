@@ -54,7 +54,7 @@ impl Runner for Plain {
 #[tokio::test]
 async fn waiting_inside_a_handler_is_refused_and_names_the_way_out() {
     let recursive = Handle(Arc::default());
-    let mailbox = MailboxPoster::new(MemoryQueue::sound(), recursive.clone());
+    let mailbox = MailboxPoster::new(MemoryQueue::new(), recursive.clone());
     assert!(recursive.0.mailbox.set(mailbox.clone()).is_ok());
     let receipt = mailbox.post("alice", 1).await.unwrap();
     assert_eq!(receipt.settled(SOON).await.unwrap(), Settled::Handled);
@@ -72,20 +72,20 @@ async fn waiting_inside_a_handler_is_refused_and_names_the_way_out() {
 
 #[tokio::test]
 async fn a_system_needs_runners_of_different_kinds() {
-    let none = Actornot::builder(MemoryQueue::sound()).build().unwrap_err();
+    let none = Actornot::builder(MemoryQueue::new()).build().unwrap_err();
     assert_eq!((none.kind(), none.to_string().contains("at least one runner")), (ErrorKind::Misuse, true));
-    let two = Actornot::builder(MemoryQueue::sound()).runner(Plain).runner(Plain).build().unwrap_err();
+    let two = Actornot::builder(MemoryQueue::new()).runner(Plain).runner(Plain).build().unwrap_err();
     assert_eq!((two.kind(), two.to_string().contains("\"plain\"")), (ErrorKind::Misuse, true));
-    let system = Actornot::builder(MemoryQueue::sound()).runner(Plain).build().unwrap();
+    let system = Actornot::builder(MemoryQueue::new()).runner(Plain).build().unwrap();
     let missing = system.mailbox::<Handle>().unwrap_err();
     assert_eq!((missing.kind(), missing.to_string().contains("\"recursive\"")), (ErrorKind::Misuse, true));
 }
 
 #[test]
 fn a_mailbox_that_was_built_outside_a_runtime_says_where_to_build_it() {
-    let built = Actornot::builder(MemoryQueue::sound()).runner(Plain).build().unwrap_err();
+    let built = Actornot::builder(MemoryQueue::new()).runner(Plain).build().unwrap_err();
     assert!(built.kind() == ErrorKind::Misuse && built.to_string().contains("async fn main"), "{built}");
-    let mailbox = MailboxPoster::new(MemoryQueue::sound(), Plain);
+    let mailbox = MailboxPoster::new(MemoryQueue::new(), Plain);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let posted = runtime.block_on(async { mailbox.post("alice", 1).await }).unwrap_err();
     assert!(posted.kind() == ErrorKind::Misuse && posted.to_string().contains("async fn main"), "{posted}");
@@ -94,7 +94,7 @@ fn a_mailbox_that_was_built_outside_a_runtime_says_where_to_build_it() {
 #[test]
 fn a_mailbox_that_outlives_its_runtime_is_closed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mailbox = runtime.block_on(async { MailboxPoster::new(MemoryQueue::sound(), Plain) });
+    let mailbox = runtime.block_on(async { MailboxPoster::new(MemoryQueue::new(), Plain) });
     runtime.block_on(async { mailbox.post("alice", 1).await }).unwrap();
     drop(runtime);
     let other = tokio::runtime::Runtime::new().unwrap();
@@ -105,7 +105,7 @@ fn a_mailbox_that_outlives_its_runtime_is_closed() {
 #[test]
 fn a_blocking_post_works_where_it_can_and_is_refused_where_it_could_deadlock() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mailbox = runtime.block_on(async { MailboxPoster::new(MemoryQueue::sound(), Plain) });
+    let mailbox = runtime.block_on(async { MailboxPoster::new(MemoryQueue::new(), Plain) });
     let refused = runtime.block_on(async { mailbox.post("alice", 1).blocking() }).unwrap_err();
     assert!(refused.kind() == ErrorKind::Misuse && refused.to_string().contains("await"), "{refused}");
     let receipt = mailbox.post("alice", 1).blocking().unwrap();
@@ -114,7 +114,7 @@ fn a_blocking_post_works_where_it_can_and_is_refused_where_it_could_deadlock() {
 
 #[tokio::test]
 async fn a_closed_mailbox_can_be_closed_again_and_takes_no_posts() {
-    let mailbox = MailboxPoster::new(MemoryQueue::sound(), Plain);
+    let mailbox = MailboxPoster::new(MemoryQueue::new(), Plain);
     tokio::join!(mailbox.close(), mailbox.close());
     mailbox.close().await;
     let posted = mailbox.post("alice", 1).await.unwrap_err();
@@ -124,7 +124,7 @@ async fn a_closed_mailbox_can_be_closed_again_and_takes_no_posts() {
 
 #[tokio::test]
 async fn a_reply_is_unsupported_until_an_adapter_brings_it() {
-    let mailbox = MailboxPoster::new(MemoryQueue::sound(), Plain);
+    let mailbox = MailboxPoster::new(MemoryQueue::new(), Plain);
     let asked = mailbox.ask::<u32>("alice", 1, SOON).await.unwrap_err();
     assert_eq!(asked.kind(), ErrorKind::Unsupported);
     assert_eq!(mailbox.read("alice").await.unwrap(), None, "nothing was posted");
@@ -132,7 +132,7 @@ async fn a_reply_is_unsupported_until_an_adapter_brings_it() {
 
 #[tokio::test]
 async fn payloads_are_not_in_what_debug_prints() {
-    let mailbox = MailboxPoster::new(MemoryQueue::sound(), Plain);
+    let mailbox = MailboxPoster::new(MemoryQueue::new(), Plain);
     let post = mailbox.post("alice", 424_242).header("token", "s3cret").id("evt_1");
     let text = format!("{post:?}");
     assert!(text.contains("evt_1") && !text.contains("424242") && !text.contains("s3cret"), "{text}");

@@ -23,8 +23,10 @@ fn check(behaviour: &'static Behaviour, backend: MemoryBackend) -> Check {
     }
 }
 
-/// The behaviours that a saboteur fails.
-fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
+/// The behaviours that a saboteur fails, and how.
+type Failures = Vec<(&'static Behaviour, Box<Verdict>)>;
+
+fn failures(saboteur: &Saboteur) -> Failures {
     let fails = |behaviour: &'static Behaviour| {
         let verdict = check(behaviour, saboteur.backend()).err()?;
         Some((behaviour, verdict))
@@ -33,7 +35,7 @@ fn failures(saboteur: &Saboteur) -> Vec<(&'static Behaviour, Box<Verdict>)> {
 }
 
 /// The same for all of them, on as many cores as there are.
-fn all_failures() -> Vec<(&'static Saboteur, Vec<(&'static Behaviour, Box<Verdict>)>)> {
+fn all_failures() -> Vec<(&'static Saboteur, Failures)> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut found = Vec::new();
@@ -74,7 +76,6 @@ fn every_saboteur_is_caught_and_every_behaviour_catches_one() {
             complaints.push(format!("{behaviour} catches no saboteur"));
         }
     }
-    println!("{} behaviours, {} saboteurs, {} oddities", ALL.len(), SABOTEURS.len(), ODDITIES.len());
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
@@ -115,6 +116,12 @@ fn every_verb_meets_every_fault() {
             assert!(names.contains(name.as_str()), "{name}");
         }
     }
+}
+
+#[test]
+fn the_size_of_the_suite_is_told() {
+    println!("{} behaviours, {} saboteurs, {} oddities", ALL.len(), SABOTEURS.len(), ODDITIES.len());
+    assert!(ALL.len() > SABOTEURS.len() && SABOTEURS.len() > ODDITIES.len());
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Runner for Blocking {
 
 #[test]
 fn a_handler_that_blocks_the_only_thread_of_its_runtime_keeps_its_lease() {
-    let queue = MemoryQueue::sound();
+    let queue = MemoryQueue::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let system = runtime.block_on(async {
         let system = Actornot::builder(queue.clone()).runner(Blocking);

@@ -20,6 +20,40 @@ pub(crate) async fn an_inline_post_returns_when_its_work_is_done(lab: &Lab) -> C
     scene.same("what was said", vec!["a", "b"], process.said("bob").await?)
 }
 
+pub(crate) async fn an_inline_post_waits_for_what_it_led_to(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "an inline process whose budget is over while a handler runs that its handler has sent to", when "it posts", usually "the call returns at the end of its budget, and the host freezes a handler in mid-run");
+    let budget = Duration::from_millis(200);
+    let process = lab.process_with(|config| config.scheduler = Scheduler::Inline { budget }).await;
+    let mut post = Box::pin(process.act("alice", "a", Act::SendHold("bob".to_owned())));
+    tokio::select! {
+        _ = &mut post => return Err(scene.verdict("the call waits".to_owned(), "it returned".to_owned())),
+        () = async {
+            process.probe.holding(1).await;
+            tokio::time::sleep(2 * budget).await;
+        } => {}
+    }
+    process.probe.let_go(1);
+    post.await?;
+    scene.same("what was said when the call returns", vec!["a"], process.said("bob").await?)
+}
+
+pub(crate) async fn an_inline_post_does_not_wait_for_strangers(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "an inline process in which one call waits for a handler that is stuck", when "another call posts to another entity", usually "the call waits until nothing at all runs in its process");
+    let process = lab.process_with(|config| config.scheduler = Scheduler::Inline { budget: SOON }).await;
+    let mut stuck = Box::pin(process.act("stuck", "a", Act::Hold));
+    tokio::select! {
+        _ = &mut stuck => return Err(scene.verdict("the call waits".to_owned(), "it returned".to_owned())),
+        () = process.probe.holding(1) => {}
+    }
+    tokio::select! {
+        _ = &mut stuck => return Err(scene.verdict("the call waits".to_owned(), "it returned".to_owned())),
+        posted = process.say("alice", "a") => drop(posted?),
+    }
+    scene.same("what was said", vec!["a"], process.said("alice").await?)?;
+    process.probe.let_go(1);
+    stuck.await.map(drop).map_err(Into::into)
+}
+
 pub(crate) async fn an_inline_post_starts_nothing_after_its_budget(lab: &Lab) -> Check {
     let scene = scene!(G5, given "an inline process with no time to spare", when "it posts, and a worker sweeps afterwards", usually "a lease is kept by a process that is frozen");
     let budget = Duration::ZERO;
@@ -55,13 +89,29 @@ pub(crate) async fn a_sweep_runs_everything_that_is_due(lab: &Lab) -> Check {
     scene.same("what a second one finds", 0, process.mailbox.sweep(SOON).await?.found)
 }
 
+pub(crate) async fn a_sweep_waits_for_what_it_led_to(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "a handler that sends to another, whose handler takes longer than the budget", when "a sweep is called", usually "a sweep waits for the entities it found, and not for what they have sent to");
+    let process = lab.process().await;
+    let act = Act::SendHold("bob".to_owned());
+    process.mailbox.post("alice", line("a", act)).only_enqueue().await?;
+    let mut sweep = Box::pin(process.mailbox.sweep(Duration::from_millis(200)));
+    tokio::select! {
+        _ = &mut sweep => return Err(scene.verdict("the sweep waits".to_owned(), "it returned".to_owned())),
+        () = process.probe.holding(1) => {}
+    }
+    process.probe.let_go(1);
+    sweep.await?;
+    scene.same("what was said when it returns", vec!["a"], process.said("bob").await?)
+}
+
 pub(crate) async fn a_sweep_without_time_starts_nothing(lab: &Lab) -> Check {
     let scene = scene!(G5, given "entities with work", when "a sweep is called with no budget", usually "the budget is looked at after the first run");
     let process = lab.process().await;
     for n in 0..3 {
         process.mailbox.post(format!("k{n}"), line("a", Act::Say)).only_enqueue().await?;
     }
-    process.mailbox.sweep(Duration::ZERO).await?;
+    let swept = process.mailbox.sweep(Duration::ZERO).await?;
+    scene.same("whether there is more", true, swept.more)?;
     scene.same("runs", 0, process.probe.runs().len())?;
     scene.same("what another sweep finds", 3, process.mailbox.sweep(SOON).await?.found)
 }

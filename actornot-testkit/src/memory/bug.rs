@@ -1,5 +1,5 @@
 /// A mistake that somebody who writes an adapter could make, built into the reference queue at the line where it
-/// would be made. [`MemoryQueue::sound`](super::MemoryQueue::sound) has none.
+/// would be made. [`MemoryQueue::new`](super::MemoryQueue::new) has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // Each is explained where the saboteurs are listed.
 pub enum Bug {

@@ -29,10 +29,36 @@ const ENDLESS: usize = 10_000;
 ///
 /// Clones share one store, as several processes share one database.
 ///
+/// `Batch` and `Context` cannot be made by hand: a runner is tested through a mailbox.
+///
 /// ```
-/// # async fn f<Counter: actornot_core::Runner>(counter: Counter) {
-/// let mailbox = actornot_core::MailboxPoster::new(actornot_testkit::MemoryQueue::sound(), counter);
+/// # use actornot_core::*;
+/// # use actornot_testkit::MemoryQueue;
+/// # use std::time::Duration;
+/// # struct Counter;
+/// # impl Runner for Counter {
+/// #     const KIND: &'static str = "counter";
+/// #     type State = i64;
+/// #     type Message = i64;
+/// #     async fn run_locked(&self, state: &mut i64, batch: Batch<i64>, _: &mut Context) -> Result<(), Failure> {
+/// #         batch.iter().for_each(|delta| *state += **delta);
+/// #         Ok(())
+/// #     }
 /// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let queue = MemoryQueue::new();
+/// let mailbox = MailboxPoster::new(queue.clone(), Counter);
+/// let receipt = mailbox.post("alice", 5).await?;
+/// assert_eq!(receipt.settled(Duration::from_secs(5)).await?, Settled::Handled);
+/// assert_eq!(mailbox.read("alice").await?.map(|view| view.state), Some(5));
+///
+/// // What is due later, or was sent to others, is run by a sweep; the queue's clock can be moved.
+/// mailbox.post("alice", 2).after(Duration::from_secs(3600)).await?;
+/// queue.elapse(Duration::from_secs(3600));
+/// mailbox.sweep(Duration::from_secs(5)).await?;
+/// assert_eq!(mailbox.read("alice").await?.map(|view| view.state), Some(7));
+/// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryQueue {
@@ -45,6 +71,12 @@ pub struct MemoryQueue {
     calls: Arc<AtomicUsize>,
     crossing: Arc<AtomicUsize>,
     single: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Default for MemoryQueue {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[derive(Debug)]
@@ -62,17 +94,19 @@ struct Store {
 }
 
 impl MemoryQueue {
-    /// A queue without mistakes.
-    pub fn sound() -> Self {
+    /// An empty queue.
+    pub fn new() -> Self {
         Self::with(None, None)
     }
 
     /// A queue with one mistake.
+    #[cfg(feature = "suite")]
     pub fn with_bug(bug: Bug) -> Self {
         Self::with(Some(bug), None)
     }
 
     /// A queue without mistakes that does something unusual.
+    #[cfg(feature = "suite")]
     pub fn with_oddity(oddity: Oddity) -> Self {
         Self::with(None, Some(oddity))
     }
@@ -105,7 +139,8 @@ impl MemoryQueue {
     }
 
     /// Keeps every writing verb waiting until the guard is dropped, in order of arrival.
-    pub async fn freeze(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+    #[cfg(feature = "suite")]
+    pub(crate) async fn freeze(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
         self.frozen.clone().write_owned().await
     }
 

@@ -54,7 +54,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     fn mailbox() -> MailboxPoster<Counter> {
-        MailboxPoster::new(MemoryQueue::sound(), Counter)
+        MailboxPoster::new(MemoryQueue::new(), Counter)
     }
 
     async fn add(mailbox: &MailboxPoster<Counter>, delta: i64) -> Settled {
@@ -93,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn an_overflow_within_a_batch_keeps_what_was_before_and_behind_it() {
         // Nothing runs at first, so that all of them are one batch.
-        let queue = MemoryQueue::sound();
+        let queue = MemoryQueue::new();
         let mailbox = MailboxPoster::new(queue, Counter);
         let mut last = None;
         for delta in [i64::MAX, 1, -1] {

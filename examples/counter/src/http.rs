@@ -1,6 +1,6 @@
 //! The routes: from a request to the mailbox and back.
 
-use actornot_core::{DeadLetter, EntityId, MailboxPoster, View};
+use actornot_core::{DeadLetter, EntityId, Error, MailboxPoster, View};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::routing::get;
@@ -64,7 +64,15 @@ struct Who {
 #[serde(untagged)]
 enum Status {
     One(User),
-    Page { users: Vec<User>, next: Option<String> },
+    Page { users: Vec<Entry>, next: Option<String> },
+}
+
+/// A user among others: one whose state does not decode must not hide the rest.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry {
+    User(User),
+    Unreadable { user_id: String, error: String },
 }
 
 #[derive(Serialize)]
@@ -89,8 +97,15 @@ async fn status(State(mailbox): State<Mailbox>, who: Asked<Who>) -> Result<Json<
     }
     let limit = page_size(limit)?;
     let page = mailbox.list(after.as_deref(), limit).await?;
-    let next = next(&page, limit, |(entity, _): &(EntityId, _)| entity.key().to_owned());
-    let users = page.into_iter().map(|(entity, view)| User::new(entity.key().to_owned(), view)).collect();
+    let next = next(&page, limit, |(entity, _)| entity.key().to_owned());
+    let entry = |(entity, view): (EntityId, Result<View<Total>, Error>)| {
+        let user_id = entity.key().to_owned();
+        match view {
+            Ok(view) => Entry::User(User::new(user_id, view)),
+            Err(error) => Entry::Unreadable { user_id, error: error.to_string() },
+        }
+    };
+    let users = page.into_iter().map(entry).collect();
     Ok(Json(Status::Page { users, next }))
 }
 
