@@ -1,9 +1,16 @@
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
 use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::url::{self, Location};
+
+/// Nobody waits longer for a lock; and a sum with the clock must not overflow.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// So much of the log stays on the disk once it has been written back: a long reader makes it grow.
+const LOG_KEPT: u64 = 64 << 20;
 
 /// Where the database is, and how patient a call is.
 ///
@@ -23,13 +30,16 @@ pub struct SqliteConfig {
 
 impl SqliteConfig {
     /// The defaults, for a database file: `sqlite:counter.db`, `sqlite:///var/lib/app/counter.db`.
+    ///
+    /// A relative name is looked up when the queue is opened, and never again. `?mode=rw` refuses to create the file.
+    /// A name without `sqlite:` is refused.
     pub fn new(url: impl Into<String>) -> Self {
         let busy_timeout = Duration::from_secs(5);
         Self { url: url.into(), busy_timeout, readers: 4, memory: false, max_pages: None }
     }
 
-    /// How long a call waits for SQLite's write lock before it answers
-    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s.
+    /// How long a call waits to write, behind earlier calls of this process and other processes together, before it
+    /// answers [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s; at most an hour.
     #[must_use]
     pub fn busy_timeout(mut self, patience: Duration) -> Self {
         self.busy_timeout = patience;
@@ -59,14 +69,10 @@ impl SqliteConfig {
     }
 
     pub(crate) fn check(self) -> Result<Target, Error> {
-        let options = SqliteConnectOptions::from_str(&self.url).map_err(|error| {
-            Error::invalid("url", format!("is not a SQLite URL such as sqlite:counter.db: {error}"))
-        })?;
-        let path = options.get_filename().to_owned();
-        let memory = self.url.contains(":memory:")
-            || self.url.contains("mode=memory")
-            || self.url.contains("memdb")
-            || path.as_os_str().is_empty();
+        if self.busy_timeout.is_zero() || self.busy_timeout > LONGEST_PATIENCE {
+            return Err(Error::invalid("busy_timeout", "must be longer than nothing and at most an hour"));
+        }
+        let Location { options, path, memory, create } = url::parse(&self.url)?;
         if memory && !self.memory {
             return Err(Error::new(
                 ErrorKind::Incompatible,
@@ -74,14 +80,16 @@ impl SqliteConfig {
                  name a file, or call SqliteConfig::allow_single_process_memory",
             ));
         }
-        let mut options = options.busy_timeout(self.busy_timeout).pragma("synchronous", "FULL");
+        let mut options = options
+            .busy_timeout(self.busy_timeout)
+            .pragma("synchronous", "FULL")
+            .pragma("journal_size_limit", LOG_KEPT.to_string());
         if let Some(most) = self.max_pages {
             options = options.pragma("max_page_count", most.to_string());
         }
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        // An explicit `mode=` keeps its meaning: only the default creates a file.
-        let create =
-            !self.url.contains("mode=ro") && (!self.url.contains("mode=rw") || self.url.contains("mode=rwc"));
+        // Only the first connection creates.
+        let options = options.create_if_missing(false);
         Ok(Target { options, path, memory, create, busy_timeout: self.busy_timeout, readers: self.readers })
     }
 }

@@ -7,6 +7,7 @@ use actornot_core::{Error, ErrorKind};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use crate::config::Target;
 use crate::turn::{Line, Turn};
@@ -22,52 +23,92 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Connects, and refuses settings under which a commit could be lost.
-    pub(crate) async fn open(target: &Target, line: Option<Line>) -> Result<Self, Error> {
-        // Only the first connection creates: one that is opened again later must find the file.
-        let options = target.options.clone();
-        let options = if target.memory { options } else { options.create_if_missing(false) };
-        let writer = Self {
-            options,
-            memory: target.memory,
-            patience: target.busy_timeout,
-            connection: Arc::default(),
-            line,
-        };
-        let first = target.options.clone();
-        let first = if target.memory || !target.create { first } else { first.create_if_missing(true) };
-        let connection = connect(&first, target.memory, target.busy_timeout)
-            .await
-            .map_err(|error| error.with_context(&target.path().display()))?;
-        *writer.connection.lock().await = Some(connection);
-        Ok(writer)
+    /// Connects for the first time, and creates the file if it is missing and the URL allows that.
+    pub(crate) async fn create(target: &Target) -> Result<Self, Error> {
+        Self::connect(target, target.options.clone().create_if_missing(target.create)).await
     }
 
-    /// Begins a transaction that holds SQLite's write lock.
+    /// Connects to a file that must be there: one that was deleted is not replaced by an empty one.
+    pub(crate) async fn open(target: &Target) -> Result<Self, Error> {
+        Self::connect(target, target.options.clone()).await
+    }
+
+    /// Connects with these options, and refuses settings under which a commit could be lost.
+    async fn connect(target: &Target, first: SqliteConnectOptions) -> Result<Self, Error> {
+        // SQLite waits on the connection's thread, for nobody once its caller has gone: we wait ourselves.
+        let connection =
+            connect(&first.busy_timeout(Duration::ZERO), target.memory, Deadline::after(target.busy_timeout))
+                .await?;
+        Ok(Self {
+            options: target.options.clone().busy_timeout(Duration::ZERO),
+            memory: target.memory,
+            patience: target.busy_timeout,
+            connection: Arc::new(Mutex::new(Some(connection))),
+            line: Line::of(target),
+        })
+    }
+
+    /// Begins a transaction that holds SQLite's write lock. One deadline covers all that it waits for.
     ///
     /// # Cancel safety
     /// Nothing is held: a transaction that was begun is dropped.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
+        let deadline = Deadline::after(self.patience);
         let waiting = self.connection.clone().lock_owned();
-        let connection = tokio::time::timeout(self.patience, waiting).await.map_err(|_| {
+        let connection = tokio::time::timeout_at(deadline.0, waiting).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "earlier calls of this process hold the writing connection")
         })?;
         let turn = match &self.line {
-            Some(line) => line.turn((self.patience / 2).min(Duration::from_secs(1))).await,
+            Some(line) => line.turn((deadline.left() / 2).min(Duration::from_secs(1))).await,
             None => None,
         };
-        // Open before BEGIN is sent: whoever is dropped while it waits for the lock must not leave it begun.
-        let mut tx = Tx { connection, open: true, _turn: turn };
+        let mut tx = Tx { connection, open: false, _turn: turn };
         if tx.connection.is_none() {
-            *tx.connection = Some(connect(&self.options, self.memory, self.patience).await.map_err(|e| e.0)?);
+            let connecting = connect(&self.options, self.memory, deadline).await;
+            *tx.connection =
+                Some(connecting.map_err(|error| error::named(error, self.options.get_filename()))?);
         }
-        let begun = sqlx::query(statements::BEGIN).execute(tx.connection()?).await;
-        if let Err(failed) = begun {
-            // A busy connection began nothing and is as good as before; any other goes with the transaction.
-            tx.open = !error::is_busy(&failed);
-            return Err(error::before_commit(failed));
+        loop {
+            // Open before BEGIN is sent: whoever is dropped meanwhile must not leave it begun.
+            tx.open = true;
+            match sqlx::query(statements::BEGIN).execute(tx.connection()?).await {
+                Ok(_) => return Ok(tx),
+                // A busy connection began nothing and is as good as before; any other goes with the transaction.
+                Err(failed) if error::is_busy(&failed) => {
+                    tx.open = false;
+                    if !deadline.pause().await {
+                        return Err(error::before_commit(failed));
+                    }
+                }
+                Err(failed) => return Err(error::before_commit(failed)),
+            }
         }
-        Ok(tx)
+    }
+}
+
+/// When a call answers at the latest.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    /// Between two tries to get a lock that somebody else holds.
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    fn after(patience: Duration) -> Self {
+        Self(Instant::now() + patience)
+    }
+
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits for the next try; `false` when there is none.
+    async fn pause(self) -> bool {
+        let again = self.left() > Self::PAUSE;
+        if again {
+            tokio::time::sleep(Self::PAUSE).await;
+        }
+        again
     }
 }
 
@@ -103,33 +144,21 @@ impl Drop for Tx {
     }
 }
 
-/// An error of connecting, where the file matters.
-pub(crate) struct ConnectError(Error);
-
-impl ConnectError {
-    fn with_context(self, path: &dyn std::fmt::Display) -> Error {
-        let text = self.0.to_string();
-        let text = text.split(" (nothing was applied").next().unwrap_or_default();
-        let named = Error::new(self.0.kind(), format!("{path}: {text}"));
-        named.with_source(self.0)
-    }
-}
-
 /// Opens a connection, sets what durability hangs on, and reads it back.
 async fn connect(
     options: &SqliteConnectOptions,
     memory: bool,
-    patience: Duration,
-) -> Result<SqliteConnection, ConnectError> {
-    let until = tokio::time::Instant::now() + patience;
+    deadline: Deadline,
+) -> Result<SqliteConnection, Error> {
     loop {
         // Several processes that turn WAL on at the same moment get BUSY at once, whatever the timeout says.
         match try_connect(options, memory).await {
-            Err(Failed::Sql(failed)) if error::is_busy(&failed) && tokio::time::Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            Err(Failed::Sql(failed)) => {
+                if !error::is_busy(&failed) || !deadline.pause().await {
+                    return Err(error::before_commit(failed));
+                }
             }
-            Err(Failed::Sql(failed)) => return Err(ConnectError(error::before_commit(failed))),
-            Err(Failed::Unsafe(refused)) => return Err(ConnectError(refused)),
+            Err(Failed::Unsafe(refused)) => return Err(refused),
             Ok(connection) => return Ok(connection),
         }
     }
@@ -150,6 +179,17 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     let mut connection = options.connect().await?;
     if memory {
         return Ok(connection);
+    }
+    let encoding: String = sqlx::query_scalar(statements::GET_ENCODING).fetch_one(&mut connection).await?;
+    if encoding != "UTF-8" {
+        let _ = connection.close().await;
+        return Err(Failed::Unsafe(Error::new(
+            ErrorKind::Incompatible,
+            format!(
+                "the database's encoding is {encoding}, which cannot be changed once it has tables, and payloads \
+                 need UTF-8; use a file of its own"
+            ),
+        )));
     }
     let mode: String = sqlx::query_scalar(statements::GET_JOURNAL_MODE).fetch_one(&mut connection).await?;
     if mode != "wal" {
@@ -175,7 +215,8 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
 pub(crate) fn readers(target: &Target) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(target.readers)
-        .acquire_timeout(target.busy_timeout)
+        // It waits for no writer, but opening a connection takes a moment however short the patience is.
+        .acquire_timeout(target.busy_timeout.max(Duration::from_millis(100)))
         .test_before_acquire(false)
         .connect_lazy_with(target.options.clone().create_if_missing(false).pragma("query_only", "ON"))
 }

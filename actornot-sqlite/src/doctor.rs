@@ -21,10 +21,6 @@ impl SqliteQueue {
             .fetch_one(&mut *db)
             .await
             .map_err(before_commit)?;
-        let timeout: i64 = sqlx::query_scalar(statements::GET_BUSY_TIMEOUT)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(before_commit)?;
         tx.commit().await?;
 
         let setting = |name: &str, value: String, voids: Option<&str>| Setting {
@@ -42,7 +38,7 @@ impl SqliteQueue {
             settings: vec![
                 setting("journal_mode", mode, wal),
                 setting("synchronous", level.copied().unwrap_or("OFF").to_owned(), full),
-                setting("busy_timeout", format!("{timeout} ms"), None),
+                setting("busy_timeout", format!("{} ms", self.inner.target.busy_timeout.as_millis()), None),
                 setting("file", self.inner.target.path().display().to_string(), file),
             ],
         })

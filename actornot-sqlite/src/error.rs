@@ -1,6 +1,9 @@
 //! What SQLite's errors mean for a caller.
 
-use actornot_core::{Error, ErrorKind};
+use std::error::Error as _;
+use std::path::Path;
+
+use actornot_core::{Error, ErrorKind, Retry};
 
 /// An error before COMMIT was sent: whatever it was, the transaction is rolled back and nothing was applied.
 pub(crate) fn before_commit(error: sqlx::Error) -> Error {
@@ -10,6 +13,29 @@ pub(crate) fn before_commit(error: sqlx::Error) -> Error {
 /// An error of COMMIT itself, where an I/O error or a lost worker leaves open whether the commit record was written.
 pub(crate) fn at_commit(error: sqlx::Error) -> Error {
     map(error, true)
+}
+
+/// An error of a file, by its name.
+pub(crate) fn named(error: Error, path: &Path) -> Error {
+    let advice = error.retry();
+    // The advice comes once, behind the message.
+    let message = error.clone().with_retry(Retry::Never).to_string();
+    Error::new(error.kind(), format!("{}: {message}", path.display())).with_retry(advice).with_source(error)
+}
+
+/// An error of the first connection. A file that cannot be opened then was named wrongly, and stays so; later, the
+/// same answer means that something happened to it.
+pub(crate) fn at_open(error: Error, path: &Path) -> Error {
+    let code = error.source().and_then(|cause| cause.downcast_ref()).and_then(primary_code);
+    let error = match code {
+        Some(14) => Error::new(
+            ErrorKind::AccessDenied,
+            "cannot be opened: does its directory exist, and may this user write there?",
+        )
+        .with_source(error),
+        _ => error,
+    };
+    named(error, path)
 }
 
 /// Whether the error says that somebody else holds a lock.

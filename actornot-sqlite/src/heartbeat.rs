@@ -9,7 +9,8 @@ use crate::codec::millis;
 use crate::connection::Writer;
 use crate::slice::Slice;
 
-/// Takes no turn: it is rare, small, and must not wait behind a process that is stopped.
+/// Its turn is its own, apart from that of the calls of this handle: they may be many, and writers of other processes
+/// would starve it. Behind a process that is stopped it waits once, for a moment.
 pub(crate) struct SqliteHeartbeat {
     pub(crate) writer: Arc<Writer>,
 }

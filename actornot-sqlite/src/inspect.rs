@@ -123,8 +123,9 @@ impl Inspect for SqliteQueue {
         if let Some(row) = slice.row(&letter.entity) {
             row.enter(1, now);
             row.pending += 1;
-            if to == Position::Head && row.deadline.is_none() {
-                // A new head has not been handed out yet; the next one in line starts over with it.
+            if to == Position::Head {
+                // A new head has not been handed out yet; the next one in line starts over with it. Also while a run
+                // of the old head is under way, for a run that fails would leave its attempts to whoever is the head.
                 (row.deliveries, row.charged) = (0, 0);
             }
         }

@@ -22,6 +22,7 @@ mod schema;
 mod slice;
 mod statements;
 mod turn;
+mod url;
 
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +39,6 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqlitePool, Sqlite
 use crate::config::Target;
 use crate::connection::Writer;
 use crate::heartbeat::SqliteHeartbeat;
-use crate::turn::Line;
 
 /// Queues, locks and states in one SQLite file, for the processes of one machine.
 ///
@@ -61,6 +61,12 @@ impl SqliteQueue {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// As for [`open`](Self::open): the tables were created or not; no connection stays open.
+    ///
+    /// # Round trips
+    /// As for [`open`](Self::open).
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::open(SqliteConfig::new(url)).await
     }
@@ -71,30 +77,36 @@ impl SqliteQueue {
     ///
     /// # Errors
     /// [`Invalid`](actornot_core::ErrorKind::Invalid) for a URL that is none;
-    /// [`Incompatible`](actornot_core::ErrorKind::Incompatible) for settings that void durability and for tables of
-    /// a newer version; [`Unavailable`](actornot_core::ErrorKind::Unavailable) when the file cannot be opened;
-    /// [`ReadOnly`](actornot_core::ErrorKind::ReadOnly) when it cannot be written.
+    /// [`Incompatible`](actornot_core::ErrorKind::Incompatible) for settings that void durability, for an encoding
+    /// that is not UTF-8, and for tables of a newer version;
+    /// [`AccessDenied`](actornot_core::ErrorKind::AccessDenied) when the file cannot be opened;
+    /// [`ReadOnly`](actornot_core::ErrorKind::ReadOnly) when it cannot be written;
+    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable) when others kept it locked for too long.
     ///
     /// # Cancel safety
     /// The tables were created or not; no connection stays open.
+    ///
+    /// # Guarantees
+    /// G1: WAL, `synchronous = FULL` and UTF-8 are in force, as they were read back, or this fails. An existing file
+    /// keeps whatever it holds.
+    ///
+    /// # Round trips
+    /// One connection, its settings, one transaction. SQLite is in this process: a trip is a call on the
+    /// connection's thread, and only the commit waits for the disk. Connections that read are opened by the first read.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let target = config.check()?;
+        let path = target.path.clone();
+        Self::open_target(target).await.map_err(|error| error::at_open(error, &path))
+    }
+
+    async fn open_target(target: Target) -> Result<Self, Error> {
         let keep = match target.memory {
             true => Some(Mutex::new(
                 sqlx::ConnectOptions::connect(&target.options).await.map_err(error::before_commit)?,
             )),
             false => None,
         };
-        let mut line = None;
-        if !target.memory {
-            match Line::open(&target.turn_file()) {
-                Ok(opened) => line = Some(opened),
-                Err(error) => {
-                    tracing::debug!(%error, "no turn file: writing processes may starve each other")
-                }
-            }
-        }
-        let writer = Arc::new(Writer::open(&target, line).await?);
+        let writer = Arc::new(Writer::create(&target).await?);
         schema::ensure(&writer).await?;
         let readers = connection::readers(&target);
         Ok(Self { inner: Arc::new(Inner { target, writer, readers, _keep: keep }) })
@@ -160,7 +172,11 @@ impl LockableQueue for SqliteQueue {
     async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
         let writer = match self.inner.target.memory {
             true => self.inner.writer.clone(),
-            false => Arc::new(Writer::open(&self.inner.target, None).await?),
+            false => Arc::new(
+                Writer::open(&self.inner.target)
+                    .await
+                    .map_err(|error| error::named(error, &self.inner.target.path))?,
+            ),
         };
         Ok(Box::new(SqliteHeartbeat { writer }))
     }

@@ -235,10 +235,10 @@ pub(crate) const SET_WAL: &str = "PRAGMA journal_mode = WAL";
 pub(crate) const SET_SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
 /// G1: what is in force.
 pub(crate) const GET_JOURNAL_MODE: &str = "PRAGMA journal_mode";
+/// G1: payloads are cut by their bytes, and compared to text, which is right in UTF-8 alone.
+pub(crate) const GET_ENCODING: &str = "PRAGMA encoding";
 /// G1: what is in force; 2 is FULL, 3 is EXTRA.
 pub(crate) const GET_SYNCHRONOUS: &str = "PRAGMA synchronous";
-/// G9: what is in force.
-pub(crate) const GET_BUSY_TIMEOUT: &str = "PRAGMA busy_timeout";
 /// For the report.
 pub(crate) const GET_VERSION: &str = "SELECT sqlite_version()";
 

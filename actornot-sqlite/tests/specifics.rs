@@ -1,83 +1,22 @@
 //! What only SQLite has. The behaviours all adapters share are in the conformance suite.
 #![allow(clippy::unwrap_used)] // Helpers outside test functions.
 
+mod common;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actornot_core::{
-    Admission, Commit, CommitId, DueQuery, Effect, Enqueue, EntityId, Envelope, ErrorKind, Headers, Inspect,
-    Lease, Location, LockRequest, LockableQueue, MessageId, NewMessage, NewState, Next, Nonce, Position,
-    Retry, TryLock, Updated, Verdict,
+    Admission, DueQuery, Effect, Envelope, ErrorKind, Inspect, Location, LockRequest, LockableQueue,
+    MessageId, NewMessage, Next, Position, TryLock, Updated, Verdict,
 };
-use actornot_sqlite::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use actornot_sqlite::sqlx::{self, ConnectOptions};
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
 use tempfile::TempDir;
 
-static COUNTER: AtomicU64 = AtomicU64::new(1);
-
-fn unique() -> u128 {
-    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
-fn entity(key: &str) -> EntityId {
-    EntityId::new("counter", key).unwrap()
-}
-
-fn message(id: &str) -> NewMessage {
-    NewMessage {
-        id: MessageId::new(id).unwrap(),
-        payload: format!("{{\"id\":\"{id}\"}}"),
-        headers: Headers::new(),
-        delay: Duration::ZERO,
-        retention: Duration::from_secs(60),
-    }
-}
-
-fn post(key: &str, id: &str) -> Enqueue {
-    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
-}
-
-fn request() -> LockRequest {
-    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
-}
-
-fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
-    Commit {
-        id: CommitId::from_random(unique()),
-        lease: lease.clone(),
-        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
-        acked,
-        verdict: Verdict::Proceed,
-        effects: vec![],
-        batch_limit: 64,
-        next: Next::Batch { max: 64 },
-    }
-}
-
-fn url(dir: &TempDir) -> String {
-    format!("sqlite:{}", dir.path().join("test.db").display())
-}
-
-async fn open(dir: &TempDir) -> SqliteQueue {
-    SqliteQueue::connect(&url(dir)).await.unwrap()
-}
-
-async fn outside(dir: &TempDir) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(dir.path().join("test.db")).connect().await.unwrap()
-}
-
-async fn sql(connection: &mut SqliteConnection, text: &'static str) {
-    sqlx::query(text).execute(connection).await.unwrap();
-}
-
-async fn ok(queue: &SqliteQueue, item: Enqueue) -> actornot_core::Enqueued {
-    queue.enqueue(&[item]).await.remove(0).unwrap()
-}
+use crate::common::*;
 
 #[tokio::test]
 async fn the_settings_are_in_force() {
@@ -92,7 +31,7 @@ async fn the_settings_are_in_force() {
 
 #[tokio::test]
 async fn memory_is_refused_unless_it_is_allowed_by_name() {
-    for url in ["sqlite::memory:", "sqlite:x?mode=memory", "sqlite:"] {
+    for url in ["sqlite::memory:", "sqlite:x?mode=memory", "sqlite:x?vfs=memdb"] {
         let error = SqliteQueue::connect(url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible, "{url}: {error}");
     }
@@ -128,80 +67,6 @@ async fn four_queues_create_the_schema_at_once() {
             ok(&queue, post("a", &n.to_string())).await;
         }
     }
-}
-
-#[tokio::test]
-async fn a_file_that_cannot_be_written_is_a_typed_error() {
-    let dir = TempDir::new().unwrap();
-    drop(open(&dir).await);
-    let error = SqliteQueue::connect(&format!("{}?mode=ro", url(&dir))).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-
-    let error = SqliteQueue::connect("sqlite:/nowhere/at/all/test.db").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("/nowhere/at/all/test.db"), "{error}");
-
-    std::fs::write(dir.path().join("junk.db"), vec![b'x'; 8192]).unwrap();
-    let junk = format!("sqlite:{}", dir.path().join("junk.db").display());
-    let error = SqliteQueue::connect(&junk).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outside_writer_longer_than_the_timeout_is_unavailable_and_then_over() {
-    let dir = TempDir::new().unwrap();
-    let config = SqliteConfig::new(url(&dir)).busy_timeout(Duration::from_millis(300));
-    let queue = SqliteQueue::open(config).await.unwrap();
-    let mut other = outside(&dir).await;
-    sql(&mut other, "BEGIN IMMEDIATE").await;
-
-    let began = Instant::now();
-    let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(3));
-    // Readers are not in the way of writers, nor the other way round.
-    assert_eq!(queue.read(&[entity("a")]).await.unwrap(), [None]);
-
-    sql(&mut other, "ROLLBACK").await;
-    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outside_writer_shorter_than_the_timeout_is_waited_for() {
-    let dir = TempDir::new().unwrap();
-    let queue = open(&dir).await;
-    let mut other = outside(&dir).await;
-    sql(&mut other, "BEGIN IMMEDIATE").await;
-    let waiting = tokio::spawn(async move { ok(&queue, post("a", "1")).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    sql(&mut other, "COMMIT").await;
-    assert_eq!(waiting.await.unwrap().admissions, [Admission::Accepted]);
-}
-
-#[tokio::test]
-async fn a_full_disk_is_a_typed_error_and_nothing_is_lost() {
-    let dir = TempDir::new().unwrap();
-    let queue = SqliteQueue::open(SqliteConfig::new(url(&dir)).max_pages(60)).await.unwrap();
-    let mut accepted = Vec::new();
-    let error = loop {
-        let mut item = post("a", &accepted.len().to_string());
-        item.messages[0].payload = format!("\"{}\"", "x".repeat(8000));
-        let id = item.messages[0].id.clone();
-        match queue.enqueue(&[item]).await.remove(0) {
-            Ok(_) => accepted.push(id),
-            Err(error) => break error,
-        }
-        assert!(accepted.len() < 1000);
-    };
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::StorageFull, Retry::Safe), "{error}");
-    let found = queue.peek(&entity("a"), 1000).await.unwrap();
-    assert_eq!(found.into_iter().map(|message| message.id).collect::<Vec<_>>(), accepted);
-    // A commit that frees space works on a full disk, and makes room.
-    let grant =
-        queue.try_lock(&[TryLock { entity: entity("a"), request: request() }]).await.remove(0).unwrap();
-    let grant = grant.unwrap();
-    queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
-    ok(&queue, post("a", "after")).await;
 }
 
 /// Polls a future so many times, giving other threads a moment in between; `true` if it finished.
@@ -389,28 +254,4 @@ async fn dead_letters_and_purge_keep_their_word() {
     assert_eq!(queue.locate(&entity("a"), &grant.batch.ids()).await.unwrap(), [Location::Gone; 3]);
     item.lock = None;
     assert_eq!(ok(&queue, item).await.admissions, [Admission::Duplicate; 3]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn four_writers_get_their_turns() {
-    let dir = TempDir::new().unwrap();
-    let mut running = Vec::new();
-    for writer in 0..4 {
-        let queue = open(&dir).await;
-        running.push(tokio::spawn(async move {
-            let until = Instant::now() + Duration::from_secs(1);
-            let mut done = 0_u32;
-            while Instant::now() < until {
-                ok(&queue, post(&format!("w{writer}"), &done.to_string())).await;
-                done += 1;
-            }
-            done
-        }));
-    }
-    let mut done = Vec::new();
-    for running in running {
-        done.push(running.await.unwrap());
-    }
-    let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
-    assert!(least * 5 > *most, "{done:?}");
 }

@@ -77,6 +77,7 @@ macro_rules! for_each_behaviour {
                 a_dead_letter_is_byte_equal_and_tells_why: G6,
                 a_dead_letter_comes_behind_an_acknowledged_prefix: G6,
                 a_redriven_letter_is_moved_to_the_end_that_was_asked_for: G6,
+                a_letter_redriven_during_a_run_has_its_own_attempts: G6,
                 a_resumed_entity_runs_with_fresh_attempts: G6,
             }
             slice {

@@ -112,6 +112,7 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::DeadLetterLosesError, "dead letters do not tell why", "poison::a_dead_letter_is_byte_equal_and_tells_why"),
     saboteur(Bug::DeadLetterDropsPrefix, "a dead letter undoes the acknowledged prefix", "poison::a_dead_letter_comes_behind_an_acknowledged_prefix"),
     saboteur(Bug::RedriveAlwaysTail, "letters always join the tail", "poison::a_redriven_letter_is_moved_to_the_end_that_was_asked_for"),
+    saboteur(Bug::RedriveKeepsAttempts, "a letter inherits the attempts of who runs", "poison::a_letter_redriven_during_a_run_has_its_own_attempts"),
     saboteur(Bug::RedriveKeepsLetter, "letters are copied", "poison::a_redriven_letter_is_moved_to_the_end_that_was_asked_for"),
     saboteur(Bug::RedriveLost, "redriven letters vanish", "poison::a_redriven_letter_is_moved_to_the_end_that_was_asked_for"),
     saboteur(Bug::ResumeForgotten, "a resume does nothing", "poison::a_resumed_entity_runs_with_fresh_attempts"),

@@ -167,6 +167,33 @@ pub(crate) async fn a_redriven_letter_is_moved_to_the_end_that_was_asked_for(lab
     scene.same("the order", vec!["y", "queued", "x"], order)
 }
 
+pub(crate) async fn a_letter_redriven_during_a_run_has_its_own_attempts(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "a message at its third attempt, and a dead letter", when "the letter is redriven to the head during the run, which then fails", usually "the counters of the row stay with whoever is at the head");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, messages(&["letter", "failing"])).await?;
+    let grant = queue.lock_at_most(&alice, 1).await?;
+    queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
+    for _ in 0..2 {
+        let grant = queue.lock(&alice).await?;
+        queue.commit(&queue.draft(&grant).wait(Waiting::Backoff, MINUTE)).await?;
+        lab.elapse(MINUTE).await;
+    }
+    let grant = queue.lock(&alice).await?;
+    scene.same("attempts before", 3, grant.batch.charged)?;
+    let letters = queue.queue.dead_letters("thing", None, 10).await?;
+    let letter = scene.some("a dead letter", letters.first())?;
+    scene.same("the redrive", true, queue.queue.redrive(letter, Position::Head).await?)?;
+    let failed = queue.draft(&grant).wait(Waiting::Backoff, MINUTE).batch_limit(1);
+    scene.holds("the run settles", queue.commit(&failed).await? != Updated::LockLost, &failed.0)?;
+    lab.elapse(MINUTE).await;
+    let grant = queue.lock(&alice).await?;
+    scene.same("the head", vec!["letter".to_owned()], names(&grant.batch))?;
+    scene.same("its deliveries", 1, grant.batch.deliveries)?;
+    scene.same("its attempts", 1, grant.batch.charged)?;
+    queue.commit(&queue.draft(&grant).release()).await?;
+    scene.same("the one behind it", vec!["failing".to_owned()], queue.drain(&alice).await?)
+}
+
 pub(crate) async fn a_resumed_entity_runs_with_fresh_attempts(lab: &Lab) -> Check {
     let scene = scene!(G6, given "an entity that was paused by its policy after some attempts", when "an operator resumes it", usually "the pause is lifted but the attempts stay used up");
     let (queue, alice) = (lab.open().await, entity("alice"));

@@ -71,6 +71,7 @@ pub enum Bug {
     PurgeSparesQueue,
     ReadSeesNothing,
     RedriveAlwaysTail,
+    RedriveKeepsAttempts,
     RedriveKeepsLetter,
     RedriveLost,
     ReleaseCounts,

@@ -119,8 +119,10 @@ impl Inspect for MemoryQueue {
             Position::Head if bug != Some(Bug::RedriveAlwaysTail) => {
                 row.enter(message, now);
                 row.queue.rotate_right(1);
-                // A new head has its own attempts.
-                (row.deliveries, row.charged) = (0, 0);
+                // A new head has its own attempts, also while a run of the old one is under way.
+                if bug != Some(Bug::RedriveKeepsAttempts) || row.deadline.is_none() {
+                    (row.deliveries, row.charged) = (0, 0);
+                }
             }
             _ => row.enter(message, now),
         }
