@@ -140,7 +140,7 @@ impl MemoryQueue {
 
     /// Keeps every writing verb waiting until the guard is dropped, in order of arrival.
     #[cfg(feature = "suite")]
-    pub(crate) async fn freeze(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+    pub async fn freeze(&self) -> impl Send + 'static + use<> {
         self.frozen.clone().write_owned().await
     }
 
