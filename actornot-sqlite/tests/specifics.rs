@@ -3,10 +3,6 @@
 
 mod common;
 
-use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use actornot_core::{
@@ -67,23 +63,6 @@ async fn four_queues_create_the_schema_at_once() {
             ok(&queue, post("a", &n.to_string())).await;
         }
     }
-}
-
-/// Polls a future so many times, giving other threads a moment in between; `true` if it finished.
-async fn poll_times<F: Future>(future: F, times: usize) -> bool {
-    struct Idle;
-    impl Wake for Idle {
-        fn wake(self: Arc<Self>) {}
-    }
-    let waker = Waker::from(Arc::new(Idle));
-    let mut future = pin!(future);
-    for _ in 0..times {
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_micros(1500)).await;
-    }
-    false
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,11 @@
 //! What the tests of this crate share.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // Each test binary uses its part.
 
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use actornot_core::{
@@ -76,4 +80,21 @@ pub(crate) async fn ok(queue: &SqliteQueue, item: Enqueue) -> Enqueued {
 
 pub(crate) async fn lock(queue: &SqliteQueue, key: &str) -> Option<Grant> {
     queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
+}
+
+/// Polls a future so many times, giving other threads a moment in between; `true` if it finished.
+pub(crate) async fn poll_times<F: Future>(future: F, times: usize) -> bool {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Idle));
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_micros(1500)).await;
+    }
+    false
 }
