@@ -32,6 +32,7 @@ mod id;
 mod inspect;
 mod lease;
 mod mailbox;
+mod mailbox_loop;
 mod post;
 mod queue;
 mod receipt;
@@ -39,6 +40,7 @@ mod runner;
 #[doc(hidden)]
 pub mod seam;
 mod settle;
+mod shutdown;
 mod slots;
 mod sweep;
 mod system;

@@ -134,10 +134,9 @@ impl<R: Runner> Post<R> {
         let admission = match engine.config.scheduler {
             // A handler that waited for another entity could wait for itself.
             Scheduler::Inline { budget } if run && inside_handler().is_none() => {
-                let until = engine.seam.now() + budget;
-                let (errand, over) = Errand::awaited(until);
+                let (errand, over) = Errand::awaited(engine.seam.now() + budget);
                 let admission = engine.post(envelope, run, errand).await?;
-                engine.finish_inline(&entity, over, until).await;
+                over.wait().await;
                 admission
             }
             _ => engine.post(envelope, run, engine.errand()).await?,

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
-
 use crate::EntityId;
 
 use crate::errand::Errand;
@@ -21,8 +19,6 @@ pub(crate) struct Slots(Mutex<HashMap<EntityId, Slot>>);
 struct Slot {
     /// Something was enqueued since the owner last looked: what it is to be run for.
     look_again: Option<Errand>,
-    /// Told, by being dropped, that the slot was left.
-    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Slots {
@@ -72,16 +68,5 @@ impl Slots {
     /// Leaves the slot in any case.
     pub(crate) fn abandon(&self, entity: &EntityId) {
         self.slots().remove(entity);
-    }
-
-    /// Completes, with an error, when the slot was left; `None` if nobody owns it.
-    pub(crate) fn left(&self, entity: &EntityId) -> Option<oneshot::Receiver<()>> {
-        let mut slots = self.slots();
-        let slot = slots.get_mut(entity)?;
-        // Those who gave up waiting must not pile up on a slot that is held for long.
-        slot.waiting.retain(|waiting| !waiting.is_closed());
-        let (sender, receiver) = oneshot::channel();
-        slot.waiting.push(sender);
-        Some(receiver)
     }
 }

@@ -69,14 +69,15 @@ async fn four_queues_create_the_schema_at_once() {
 async fn dropped_at_any_poll_leaves_all_or_nothing_and_a_usable_writer() {
     let dir = TempDir::new().unwrap();
     let queue = open(&dir).await;
-    let mut finished = false;
     let mut drops = 0;
-    for times in 1..200 {
-        let (key, id) = (format!("k{times}"), format!("m{times}"));
+    for round in 0..60 {
+        // How far a call is at its nth wake depends on the machine, so each place is tried several times.
+        let times = 1 + round % 12;
+        let (key, id) = (format!("k{round}"), format!("m{round}"));
         let mut item = post(&key, &id);
         item.lock = Some(request());
         let items = [item.clone()];
-        finished = poll_times(queue.enqueue(&items), times).await;
+        drops += usize::from(!poll_times(queue.enqueue(&items), times).await);
         // Repeated with the same ids it is applied once, whatever had happened to the first call.
         let again = ok(&queue, item).await;
         assert!(matches!(again.admissions[..], [Admission::Accepted | Admission::Duplicate]));
@@ -91,12 +92,9 @@ async fn dropped_at_any_poll_leaves_all_or_nothing_and_a_usable_writer() {
         );
         let now = queue.read(&[entity(&key)]).await.unwrap().remove(0).unwrap();
         assert_eq!((now.pending, now.state.unwrap().version), (0, 1));
-        drops += 1;
-        if finished {
-            break;
-        }
     }
-    assert!(finished && drops > 3, "{drops}");
+    // A run in which every call came through proves nothing.
+    assert!(drops > 3, "{drops}");
 }
 
 #[tokio::test]

@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // Each test binary uses its part.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use actornot_core::{
@@ -82,19 +80,17 @@ pub(crate) async fn lock(queue: &SqliteQueue, key: &str) -> Option<Grant> {
     queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
 }
 
-/// Polls a future so many times, giving other threads a moment in between; `true` if it finished.
+/// Polls a future so many times, each when it is woken, and then drops it; `true` if it finished.
 pub(crate) async fn poll_times<F: Future>(future: F, times: usize) -> bool {
-    struct Idle;
-    impl Wake for Idle {
-        fn wake(self: Arc<Self>) {}
-    }
-    let waker = Waker::from(Arc::new(Idle));
-    let mut future = pin!(future);
-    for _ in 0..times {
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            return true;
+    let mut future = Box::pin(future);
+    let mut polled = 0;
+    std::future::poll_fn(move |cx| {
+        polled += 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if polled >= times => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
-        tokio::time::sleep(Duration::from_micros(1500)).await;
-    }
-    false
+    })
+    .await
 }
