@@ -1,6 +1,7 @@
 //! The reference: the contract in memory, small enough to be read against docs/decisions/0001-verbs.md.
 
 mod bug;
+mod guards;
 mod inspect;
 mod row;
 mod verbs;
@@ -19,6 +20,7 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 pub use bug::{Bug, Oddity};
+use guards::{Crossing, Leak, Wedge};
 use row::{At, Row};
 
 /// More calls than any behaviour makes.
@@ -275,61 +277,6 @@ impl MemoryQueue {
             })
         };
         items.iter().map(joined).collect()
-    }
-}
-
-/// For the queue that locks rows in the order of the slice: calls of several entities must not meet.
-struct Crossing<'a>(&'a MemoryQueue, bool);
-
-impl<'a> Crossing<'a> {
-    fn enter(queue: &'a MemoryQueue, items: usize) -> Self {
-        let several = items > 1;
-        queue.crossing.fetch_add(usize::from(several), Ordering::Relaxed);
-        Self(queue, several)
-    }
-
-    fn meets_another(&self) -> bool {
-        self.1
-            && self.0.bug == Some(Bug::RowsLockedInSliceOrder)
-            && self.0.crossing.load(Ordering::Relaxed) > 1
-    }
-}
-
-impl Drop for Crossing<'_> {
-    fn drop(&mut self) {
-        self.0.crossing.fetch_sub(usize::from(self.1), Ordering::Relaxed);
-    }
-}
-
-/// For the queue that a dropped call wedges.
-struct Wedge<'a>(bool, &'a MemoryQueue);
-
-impl Wedge<'_> {
-    fn passed(mut self) {
-        self.0 = false;
-    }
-}
-
-impl Drop for Wedge<'_> {
-    fn drop(&mut self) {
-        if self.0 {
-            self.1.store().wedged = true;
-        }
-    }
-}
-
-/// For the queue whose grants are known by a name that only their reply tells: dropped before it, they are leaked.
-struct Leak<'a>(&'a [TryLock], &'a MemoryQueue);
-
-impl Drop for Leak<'_> {
-    fn drop(&mut self) {
-        for TryLock { entity, request } in self.0 {
-            let mut store = self.1.store();
-            let row = store.row(entity);
-            if row.nonce == Some(request.nonce) {
-                row.nonce = None;
-            }
-        }
     }
 }
 
