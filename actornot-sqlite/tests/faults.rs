@@ -5,7 +5,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock};
+use actornot_core::{
+    Admission, Batch, Context, ErrorKind, Failure, Inspect, LockableQueue, MailboxPoster, Retry, Runner,
+    Settled, TryLock,
+};
 use actornot_sqlite::sqlx::ConnectOptions;
 use actornot_sqlite::sqlx::sqlite::SqliteConnectOptions;
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
@@ -154,4 +157,46 @@ async fn the_log_shrinks_after_a_long_reader() {
         ok(&queue, post("a", &format!("small{n}"))).await;
     }
     assert!(log() <= 64 << 20, "{}", log());
+}
+
+struct Counter;
+
+impl Runner for Counter {
+    const KIND: &'static str = "counter";
+    type State = i64;
+    type Message = i64;
+
+    async fn run_locked(&self, state: &mut i64, batch: Batch<i64>, _: &mut Context) -> Result<(), Failure> {
+        batch.iter().for_each(|delta| *state += **delta);
+        Ok(())
+    }
+}
+
+/// Twice as long as a call waits by default, and as long as the loop repeats it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_writer_that_holds_the_lock_for_ten_seconds_is_waited_for_or_told_and_then_over() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let direct = queue.clone();
+    let mailbox = MailboxPoster::new(queue, Counter);
+    let mut writer = outside(&dir).await;
+    sql(&mut writer, "BEGIN IMMEDIATE").await;
+    let release = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        sql(&mut writer, "COMMIT").await;
+    });
+    // Below the loop, a call is told in time that nothing was applied.
+    let refused = direct.enqueue(&[post("direct", "1")]).await.remove(0).unwrap_err();
+    assert_eq!((refused.kind(), refused.retry()), (ErrorKind::Unavailable, Retry::Safe), "{refused}");
+    // Through the loop, a post is repeated for as long as its caller waits; with its id it may be posted again.
+    let posted = loop {
+        match mailbox.post("alice", 5).id("evt_1").await {
+            Ok(receipt) => break receipt,
+            Err(error) => assert_ne!(error.retry(), Retry::Never, "{error}"),
+        }
+    };
+    release.await.unwrap();
+    assert_eq!(posted.settled(Duration::from_secs(20)).await.unwrap(), Settled::Handled);
+    assert_eq!(mailbox.read("alice").await.unwrap().unwrap().state, 5);
+    assert_eq!(direct.read(&[entity("direct")]).await.unwrap(), [None], "what was refused left nothing");
 }
