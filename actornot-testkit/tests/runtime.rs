@@ -174,8 +174,10 @@ impl Runner for Bombs {
 async fn a_post_that_relied_on_a_worker_which_stumbles_is_not_stranded() {
     let ((lit, is_lit), (burn, burning)) = (mpsc::channel(), mpsc::channel());
     let bombs = Bombs(Mutex::new(Some(Fuse { lit, burn: burning })));
-    // So long that nobody looks after the entity by himself.
-    let mailbox = mailbox(MemoryQueue::new(), bombs, |config| config.lease = SOON * 2);
+    // Nobody else looks after the entity in time.
+    let mailbox = mailbox(MemoryQueue::new(), bombs, |config| {
+        (config.lease, config.sweep_every) = (SOON * 2, None);
+    });
     mailbox.post("alice", ()).await.unwrap();
     tokio::task::spawn_blocking(move || is_lit.recv_timeout(SOON)).await.unwrap().unwrap();
     let second = mailbox.post("alice", ()).await.unwrap();
