@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::EntityId;
-
 use crate::errand::Errand;
 
 /// The entities that this process locks, runs, or has queued up to lock.
