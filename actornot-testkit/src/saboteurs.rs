@@ -140,5 +140,6 @@ pub static SABOTEURS: &[Saboteur] = &[
     in_loop(Mistake::LostGrantForgotten, "the loop forgets a grant whose reply was lost", "lost::a_lost_reply_stores_a_post_once"),
     in_loop(Mistake::LateLeaseLeftToNobody, "the loop hands a lease back after a wait in line, and looks no more", "fairness::a_hot_entity_that_waited_too_long_in_line_goes_on"),
     in_loop(Mistake::SpentBudgetForOthers, "the loop forgets, with a spent budget, those who joined its run", "modes::a_post_that_joins_a_sweep_with_no_time_left_is_run"),
+    in_loop(Mistake::SliceNeverSplit, "the loop passes the refusal of a slice on to all of it", "fairness::a_post_that_is_refused_fails_alone"),
     in_loop(Mistake::SlotToldTooLate, "the local slot is registered too late", "mailbox::a_post_while_the_last_commit_returns_is_not_stranded"),
 ];
