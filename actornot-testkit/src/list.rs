@@ -11,6 +11,7 @@ macro_rules! for_each_behaviour {
                 payloads_survive_byte_for_byte: G1,
                 headers_travel_with_their_message: G1,
                 keys_are_told_apart_byte_for_byte: G3,
+                ids_are_told_apart_byte_for_byte: G7,
                 an_id_is_accepted_once: G7,
                 the_first_payload_of_an_id_wins: G7,
                 an_id_is_remembered_after_it_was_handled: G7,
@@ -46,6 +47,7 @@ macro_rules! for_each_behaviour {
             }
             commit {
                 state_and_acknowledgement_are_stored_together: G4,
+                states_survive_byte_for_byte: G1,
                 every_commit_of_a_state_counts_its_version: G4,
                 a_holder_that_was_taken_over_changes_nothing: G3,
                 a_commit_under_an_older_fence_changes_nothing: G3,

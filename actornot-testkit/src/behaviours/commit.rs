@@ -23,6 +23,29 @@ pub(crate) async fn state_and_acknowledgement_are_stored_together(lab: &Lab) -> 
     scene.same("the state of the next grant", Some(r#"{"b":1,"a":2}"#.to_owned()), granted)
 }
 
+pub(crate) async fn states_survive_byte_for_byte(lab: &Lab) -> Check {
+    let scene = scene!(G1, given "states that a parser would rewrite", when "they are committed and read", usually "the state is stored as a parsed document instead of its text");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    let states = [
+        r#"{ "b" : 1 , "a" : [ 1.0 , 1e3, -0.0 ], "b" : 3 }"#,
+        r#""\u0000 \ud83d\ude00 \ud800""#,
+        r#"[18446744073709551615,-9223372036854775808,9007199254740993,5e-324]"#,
+        r#"{"$set":{"a.b":"$a"},"":"'"}"#,
+    ];
+    for (nth, state) in states.iter().enumerate() {
+        queue.post(&alice, &nth.to_string()).await?;
+        let grant = queue.lock(&alice).await?;
+        queue.commit(&queue.draft(&grant).state(state).release()).await?;
+        scene.same("the bytes", Some((*state).to_owned()), queue.state(&alice).await?)?;
+        queue.post(&alice, &format!("again {nth}")).await?;
+        let grant = queue.lock(&alice).await?;
+        let handed = grant.state.as_ref().map(|state| state.json.as_str());
+        scene.same("the bytes handed out", Some(*state), handed)?;
+        queue.commit(&queue.draft(&grant).release()).await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn every_commit_of_a_state_counts_its_version(lab: &Lab) -> Check {
     let scene = scene!(G4, given "three commits, the second without a new state", when "the version is read", usually "the version is the fence, or counts commits that changed nothing");
     let (queue, alice) = (lab.open().await, entity("alice"));
