@@ -122,6 +122,9 @@ fn every_verb_meets_every_fault() {
 #[test]
 fn the_size_of_the_suite_is_told() {
     println!("{} behaviours, {} saboteurs, {} oddities", ALL.len(), SABOTEURS.len(), ODDITIES.len());
+    for behaviour in ALL {
+        println!("behaviour {} proves {}", behaviour.name, behaviour.guarantee);
+    }
     assert!(ALL.len() > SABOTEURS.len() && SABOTEURS.len() > ODDITIES.len());
 }
 

@@ -1,4 +1,4 @@
-//! The tasks of this workspace: `cargo xtask check | fix | test | bench`.
+//! The tasks of this workspace: `cargo xtask check | fix | test | matrix | bench`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // Printing is what it is for.
 
@@ -8,6 +8,7 @@ mod command;
 mod crates;
 mod license;
 mod light;
+mod matrix;
 mod names;
 mod steps;
 mod suite;
@@ -26,6 +27,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   check   formatting, lints, documentation, and the rules of this workspace
   fix     formats, and applies what clippy can mend by itself
   test    every test and every example in the documentation; installs what a bare Debian or Ubuntu lacks
+  matrix  runs the conformance suite over every configuration and writes what it proves into the README
   bench   measures this machine";
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["fix"] => fix(),
         ["test"] => test::test(),
+        ["matrix"] => test::matrix(),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use crate::command::cargo;
+use crate::matrix::{self, Matrix};
 use crate::steps::Steps;
+use crate::suite::{self, Suite};
 use crate::tally::Tally;
-use crate::{suite, tools};
+use crate::tools;
 
 pub(crate) fn test() -> ExitCode {
     let mut steps = Steps::new("test");
-    let mut tally = Tally::default();
+    let (mut tally, mut matrix) = (Tally::default(), Matrix::default());
     tools::install(&mut steps);
 
     let nextest = cargo(&["nextest", "--version"]).works();
@@ -18,26 +20,39 @@ pub(crate) fn test() -> ExitCode {
         false => &["test", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"],
     };
     let mend = "mend what the failed tests name";
-    steps.step("tests of the whole workspace", mend, || counted(tests, &mut tally));
+    steps.step("tests of the whole workspace", mend, || counted(tests, &mut tally, |line| matrix.add(line)));
     steps.step("examples in the documentation", mend, || {
-        counted(&["test", "--workspace", "--doc", "--no-fail-fast"], &mut tally)
+        counted(&["test", "--workspace", "--doc", "--no-fail-fast"], &mut tally, |_| {})
     });
-    let mut size = None;
-    let mend = "mend what it names; it must print \"N behaviours, N saboteurs, N oddities\"";
-    steps.step("the suite itself", mend, || suite::size(&mut size));
-    let mut configurations = Vec::new();
-    if let Some(size) = size {
+    let (mut suite, mut configurations) = (None, Vec::new());
+    let mend = "see what the test `the_size_of_the_suite_is_told` prints";
+    steps.step("the suite itself", mend, || {
+        suite = Some(Suite::ask()?);
+        Ok(String::new())
+    });
+    if let Some(suite) = &suite {
         let mend = "expand the suite with actornot_testkit::conformance! in tests/conformance.rs";
         steps.step("the suite is run whole, by every adapter", mend, || {
-            configurations = suite::configurations(size)?;
+            configurations = suite::configurations(suite.size)?;
             Ok(String::new())
         });
+        match nextest {
+            true => drop(steps.step("the README's matrix is what was seen", "cargo xtask matrix", || {
+                matrix::check(&matrix, suite)
+            })),
+            false => {
+                steps.not_run("the README's matrix", "it is read from cargo-nextest, which is not installed")
+            }
+        }
     }
 
     steps.print();
     println!("runner: cargo {}", if nextest { "nextest" } else { "test" });
-    if let Some(suite::Size { behaviours, saboteurs, oddities }) = size {
-        println!("suite: {behaviours} behaviours, {saboteurs} saboteurs, {oddities} oddities");
+    if let Some(Suite { size, .. }) = suite {
+        println!(
+            "suite: {} behaviours, {} saboteurs, {} oddities",
+            size.behaviours, size.saboteurs, size.oddities
+        );
     }
     for configuration in &configurations {
         println!("run over: {configuration}");
@@ -47,10 +62,26 @@ pub(crate) fn test() -> ExitCode {
     steps.exit_code()
 }
 
+/// `matrix`: the suite over every configuration, and what came of it into the README.
+pub(crate) fn matrix() -> ExitCode {
+    let mut steps = Steps::new("matrix");
+    let mut matrix = Matrix::default();
+    tools::install(&mut steps);
+    let suite = ["nextest", "run", "--workspace", "--no-fail-fast", "--test", "conformance"];
+    steps.step("the suite over every configuration", "mend what the failed tests name", || {
+        cargo(&suite).lines(|line| matrix.add(line))
+    });
+    steps.step("README.md", "see what is printed above", || matrix::write(&matrix, &Suite::ask()?));
+    steps.finish()
+}
+
 /// Runs tests and counts them. None at all is a failure: something was not found.
-fn counted(arguments: &[&str], tally: &mut Tally) -> Result<String, String> {
+fn counted(arguments: &[&str], tally: &mut Tally, mut each: impl FnMut(&str)) -> Result<String, String> {
     let mut counted = Tally::default();
-    let result = cargo(arguments).lines(|line| counted.add(line));
+    let result = cargo(arguments).lines(|line| {
+        counted.add(line);
+        each(line);
+    });
     tally.passed += counted.passed;
     tally.failed += counted.failed;
     match (result, counted.passed) {
