@@ -30,6 +30,8 @@ mod list;
 #[cfg(feature = "suite")]
 pub mod oddities;
 #[cfg(feature = "suite")]
+pub mod outage;
+#[cfg(feature = "suite")]
 mod process;
 #[cfg(feature = "suite")]
 mod run;
