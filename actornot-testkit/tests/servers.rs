@@ -1,4 +1,5 @@
 //! Servers are found, started, hurt, and ended whatever becomes of whoever started them.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
