@@ -9,6 +9,7 @@ mod crates;
 mod license;
 mod light;
 mod names;
+mod servers;
 mod steps;
 mod suite;
 mod tally;

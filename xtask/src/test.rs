@@ -2,25 +2,32 @@
 
 use std::process::ExitCode;
 
-use crate::command::cargo;
+use crate::command::{Program, cargo};
 use crate::steps::Steps;
 use crate::tally::Tally;
-use crate::{suite, tools};
+use crate::{servers, suite, tools};
 
 pub(crate) fn test() -> ExitCode {
     let mut steps = Steps::new("test");
     let mut tally = Tally::default();
     tools::install(&mut steps);
+    servers::install(&mut steps);
 
     let nextest = cargo(&["nextest", "--version"]).works();
     let tests: &[&str] = match nextest {
-        true => &["nextest", "run", "--workspace", "--no-fail-fast"],
-        false => &["test", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"],
+        true => &["nextest", "run"],
+        false => &["test", "--lib", "--bins", "--tests", "--examples"],
     };
+    let all = ["--workspace", "--features", "actornot-testkit/servers", "--no-fail-fast"];
     let mend = "mend what the failed tests name";
-    steps.step("tests of the whole workspace", mend, || counted(tests, &mut tally));
+    let mut versions = Vec::new();
+    steps.step("tests of the whole workspace", mend, || {
+        counted(servers::up(&[tests, &all].concat()), &mut tally, |line| {
+            versions.extend(servers::version(line).map(str::to_owned));
+        })
+    });
     steps.step("examples in the documentation", mend, || {
-        counted(&["test", "--workspace", "--doc", "--no-fail-fast"], &mut tally)
+        counted(cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]), &mut tally, |_| ())
     });
     let mut size = None;
     let mend = "mend what it names; it must print \"N behaviours, N saboteurs, N oddities\"";
@@ -36,6 +43,9 @@ pub(crate) fn test() -> ExitCode {
 
     steps.print();
     println!("runner: cargo {}", if nextest { "nextest" } else { "test" });
+    for version in &versions {
+        println!("server: {version}");
+    }
     if let Some(suite::Size { behaviours, saboteurs, oddities }) = size {
         println!("suite: {behaviours} behaviours, {saboteurs} saboteurs, {oddities} oddities");
     }
@@ -48,9 +58,12 @@ pub(crate) fn test() -> ExitCode {
 }
 
 /// Runs tests and counts them. None at all is a failure: something was not found.
-fn counted(arguments: &[&str], tally: &mut Tally) -> Result<String, String> {
+fn counted(tests: Program, tally: &mut Tally, mut each: impl FnMut(&str)) -> Result<String, String> {
     let mut counted = Tally::default();
-    let result = cargo(arguments).lines(|line| counted.add(line));
+    let result = tests.lines(|line| {
+        counted.add(line);
+        each(line);
+    });
     tally.passed += counted.passed;
     tally.failed += counted.failed;
     match (result, counted.passed) {
