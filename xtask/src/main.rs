@@ -1,4 +1,4 @@
-//! The tasks of this workspace: `cargo xtask check | fix | test | bench`.
+//! The tasks of this workspace: `cargo xtask check | fix | test | servers | bench`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // Printing is what it is for.
 
@@ -27,6 +27,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   check   formatting, lints, documentation, and the rules of this workspace
   fix     formats, and applies what clippy can mend by itself
   test    every test and every example in the documentation; installs what a bare Debian or Ubuntu lacks
+  servers COMMAND ...
+          a command of yours while the database servers are up, which it finds in its environment
   bench   measures this machine";
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["fix"] => fix(),
         ["test"] => test::test(),
+        ["servers", _, ..] => servers::task(&arguments[1..]),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crate::command::{Program, cargo, program};
 use crate::steps::Steps;
@@ -106,15 +107,23 @@ fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
     folders.iter().find_map(|folder| find(folder, wanted))
 }
 
-/// This cargo again, while the servers are up.
-pub(crate) fn up(arguments: &[&str]) -> Program {
-    let name = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let program = cargo(&[&UP[..], &["--", &name], arguments].concat());
+/// A command that is run while the servers are up.
+pub(crate) fn up(command: &[&str]) -> Program {
+    let program = cargo(&[&UP[..], &["--"], command].concat());
     let mongod = fetched();
     match std::env::var_os(MONGOD).is_none() && mongod.is_file() {
         true => program.env(MONGOD, &mongod.to_string_lossy()),
         false => program,
     }
+}
+
+/// `servers`: a command of the developer's own, with the servers that it may need.
+pub(crate) fn task(command: &[&str]) -> ExitCode {
+    let mut steps = Steps::new("servers");
+    tools::install(&mut steps);
+    install(&mut steps);
+    steps.step(&command.join(" "), "see what is printed above", || up(command).run());
+    steps.finish()
 }
 
 /// What a server that was found or started says of itself.

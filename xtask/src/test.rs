@@ -15,8 +15,8 @@ pub(crate) fn test() -> ExitCode {
 
     let nextest = cargo(&["nextest", "--version"]).works();
     let tests: &[&str] = match nextest {
-        true => &["nextest", "run"],
-        false => &["test", "--lib", "--bins", "--tests", "--examples"],
+        true => &["cargo", "nextest", "run"],
+        false => &["cargo", "test", "--lib", "--bins", "--tests", "--examples"],
     };
     let all = ["--workspace", "--features", "actornot-testkit/servers", "--no-fail-fast"];
     let mend = "mend what the failed tests name";
