@@ -37,6 +37,8 @@ mod process;
 mod run;
 #[cfg(feature = "suite")]
 pub mod saboteurs;
+#[cfg(feature = "servers")]
+pub mod servers;
 #[cfg(feature = "suite")]
 mod verdict;
 #[cfg(feature = "suite")]

@@ -2,27 +2,38 @@
 
 use std::process::ExitCode;
 
-use crate::command::cargo;
+use crate::command::{Program, cargo};
 use crate::matrix::{self, Matrix};
 use crate::steps::Steps;
 use crate::suite::{self, Suite};
 use crate::tally::Tally;
-use crate::tools;
+use crate::{servers, tools};
+
+/// Every test, those over real servers included.
+const ALL: &[&str] =
+    &["--workspace", "--features", "actornot-testkit/servers,counter/servers", "--no-fail-fast"];
 
 pub(crate) fn test() -> ExitCode {
     let mut steps = Steps::new("test");
     let (mut tally, mut matrix) = (Tally::default(), Matrix::default());
     tools::install(&mut steps);
+    servers::install(&mut steps);
 
     let nextest = cargo(&["nextest", "--version"]).works();
     let tests: &[&str] = match nextest {
-        true => &["nextest", "run", "--workspace", "--no-fail-fast"],
-        false => &["test", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"],
+        true => &["cargo", "nextest", "run"],
+        false => &["cargo", "test", "--lib", "--bins", "--tests", "--examples"],
     };
     let mend = "mend what the failed tests name";
-    steps.step("tests of the whole workspace", mend, || counted(tests, &mut tally, |line| matrix.add(line)));
+    let mut versions = Vec::new();
+    steps.step("tests of the whole workspace", mend, || {
+        counted(servers::up(&[tests, ALL].concat()), &mut tally, |line| {
+            matrix.add(line);
+            versions.extend(servers::version(line).map(str::to_owned));
+        })
+    });
     steps.step("examples in the documentation", mend, || {
-        counted(&["test", "--workspace", "--doc", "--no-fail-fast"], &mut tally, |_| {})
+        counted(cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]), &mut tally, |_| ())
     });
     let (mut suite, mut configurations) = (None, Vec::new());
     let mend = "see what the test `the_size_of_the_suite_is_told` prints";
@@ -48,6 +59,9 @@ pub(crate) fn test() -> ExitCode {
 
     steps.print();
     println!("runner: cargo {}", if nextest { "nextest" } else { "test" });
+    for version in &versions {
+        println!("server: {version}");
+    }
     if let Some(Suite { size, .. }) = suite {
         println!(
             "suite: {} behaviours, {} saboteurs, {} oddities",
@@ -67,18 +81,19 @@ pub(crate) fn matrix() -> ExitCode {
     let mut steps = Steps::new("matrix");
     let mut matrix = Matrix::default();
     tools::install(&mut steps);
-    let suite = ["nextest", "run", "--workspace", "--no-fail-fast", "--test", "conformance"];
+    servers::install(&mut steps);
     steps.step("the suite over every configuration", "mend what the failed tests name", || {
-        cargo(&suite).lines(|line| matrix.add(line))
+        let suite = [&["cargo", "nextest", "run"], ALL, &["--test", "conformance"]].concat();
+        servers::up(&suite).lines(|line| matrix.add(line))
     });
     steps.step("README.md", "see what is printed above", || matrix::write(&matrix, &Suite::ask()?));
     steps.finish()
 }
 
 /// Runs tests and counts them. None at all is a failure: something was not found.
-fn counted(arguments: &[&str], tally: &mut Tally, mut each: impl FnMut(&str)) -> Result<String, String> {
+fn counted(tests: Program, tally: &mut Tally, mut each: impl FnMut(&str)) -> Result<String, String> {
     let mut counted = Tally::default();
-    let result = cargo(arguments).lines(|line| {
+    let result = tests.lines(|line| {
         counted.add(line);
         each(line);
     });
