@@ -122,7 +122,7 @@ impl PostgresConfig {
         }
         if !self.transaction_pooler {
             // A role or a database may say otherwise.
-            options = options.options([("default_transaction_isolation", r"read\ committed")]);
+            options = options.options([("default_transaction_isolation", "read committed")]);
         }
         let schema = format!("\"{}\"", self.namespace);
         Ok(Target {
