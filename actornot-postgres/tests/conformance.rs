@@ -93,6 +93,12 @@ impl Backend for PostgresBackend {
     }
 
     async fn elapse(&self, time: Duration) {
+        // The server finishes what a killed process had sent, and that must not come after the time that elapses.
+        let mut db = outside().await;
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        while sqlx::query_scalar::<_, i64>(left).bind(&self.namespace.0).fetch_one(&mut db).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let mut all = String::from("BEGIN;");
         for (table, columns) in MOMENTS {
             let ms = time.as_millis();
@@ -102,7 +108,7 @@ impl Backend for PostgresBackend {
                 .collect();
             all += &format!("UPDATE {}.{table} SET {};", self.namespace.0, moved.join(", "));
         }
-        sql(&mut outside().await, all + "COMMIT").await;
+        sql(&mut db, all + "COMMIT").await;
     }
 
     async fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {
@@ -132,7 +138,8 @@ impl Shared for PostgresBackend {
     }
 
     async fn attach(address: &str) -> Arc<dyn LockableQueue> {
-        let config = PostgresConfig::new(server()).namespace(address);
+        // Named, so that the other half can see when the server has noticed its end.
+        let config = PostgresConfig::new(format!("{}?application_name={address}", server())).namespace(address);
         Arc::new(PostgresQueue::open(config).await.unwrap())
     }
 }
