@@ -62,6 +62,9 @@ pub(crate) fn map(error: sqlx::Error, sent: Sent) -> Error {
             Incompatible,
             "the pooler in between takes no startup parameters; set PostgresConfig::transaction_pooler(true)",
         ),
+        ("08P01", _) if refused.message().contains("authentication failed") => {
+            (AccessDenied, "the pooler refused the user or the password")
+        }
         ("25001", _) => {
             (Incompatible, "the session's isolation is not READ COMMITTED, and something set it so on the way")
         }

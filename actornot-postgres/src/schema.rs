@@ -43,22 +43,23 @@ pub(crate) async fn ensure(server: &Server, install: bool) -> Result<(), Error> 
 }
 
 async fn installed(tx: &mut Tx, server: &Server) -> Result<Option<i64>, Error> {
-    let schema = &server.target.schema;
-    let rows = tx.fetch(statements::HAS_META, &[schema]).await?;
-    let meta = rows.first().map(|row| row.try_get::<Option<String>, _>("meta")).transpose().map_err(answer)?;
-    if meta.flatten().is_none() {
+    if !found(tx, statements::HAS_META, server).await? {
         return Ok(None);
     }
-    let rows = tx.fetch_text(format!("SELECT version FROM {schema}.meta")).await?;
+    let rows = tx.fetch_text(format!("SELECT version FROM {}.meta", server.target.schema)).await?;
     rows.first().map(|row| row.try_get("version")).transpose().map_err(answer)
 }
 
 async fn create(tx: &mut Tx, server: &Server) -> Result<(), Error> {
-    let rows = tx.fetch(statements::HAS_SCHEMA, &[&server.target.namespace]).await?;
-    let exists: bool = rows.first().map(|row| row.try_get("found")).transpose().map_err(answer)?.unwrap_or(false);
     let schema = &server.target.schema;
-    if !exists {
+    if !found(tx, statements::HAS_SCHEMA, server).await? {
         tx.run(format!("CREATE SCHEMA {schema}")).await?;
     }
     tx.run(statements::installation(schema)).await
+}
+
+async fn found(tx: &mut Tx, text: &'static str, server: &Server) -> Result<bool, Error> {
+    let rows = tx.fetch(text, &[&server.target.namespace]).await?;
+    let found = rows.first().map(|row| row.try_get("found")).transpose().map_err(answer)?;
+    Ok(found.unwrap_or(false))
 }

@@ -133,8 +133,10 @@ pub(crate) const INSTALL_LOCK: &str = "
     SELECT pg_advisory_xact_lock(hashtextextended('actornot:' || $1, 0)) FROM (SELECT set_config('lock_timeout', $2, true)) s
     WHERE s.set_config IS NOT NULL";
 
-/// Whether the tables are there; NULL when they are not.
-pub(crate) const HAS_META: &str = "SELECT to_regclass($1 || '.meta')::text AS meta";
+/// Whether the tables are there. Reads the catalog: `to_regclass` may remember, behind the lock, that they were not.
+pub(crate) const HAS_META: &str = "
+    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE n.nspname = $1 AND c.relname = 'meta') AS found";
 
 /// Whether the schema is there: `IF NOT EXISTS` asks for the right to create it also when it is.
 pub(crate) const HAS_SCHEMA: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) AS found";

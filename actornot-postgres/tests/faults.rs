@@ -238,16 +238,28 @@ async fn a_setting_that_voids_durability_is_refused_and_accepted_by_its_name() {
     assert_eq!(error.kind(), ErrorKind::Invalid { field: "allow_unsafe" }, "{error}");
 }
 
+/// A database that is dropped with it.
+struct Database(String);
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        detached(format!("DROP DATABASE {} WITH (FORCE)", self.0));
+    }
+}
+
 #[tokio::test]
-async fn a_role_that_wants_another_isolation_gets_read_committed() {
-    let namespace = Namespace::new();
-    let role = Role::new("ALTER ROLE {r} SET default_transaction_isolation = serializable").await;
-    let queue = PostgresQueue::open(role.config(&namespace)).await.unwrap();
-    ok(&queue, post("a", "1")).await;
-    let pooled = url("ACTORNOT_PGBOUNCER_URL");
-    let config = PostgresConfig::new(format!("{pooled}?user={}", role.0)).namespace(&namespace.0);
-    let queue = PostgresQueue::open(config.transaction_pooler(true)).await.unwrap();
-    ok(&queue, post("a", "2")).await;
+async fn a_database_that_wants_another_isolation_gives_read_committed() {
+    let name = fresh("d");
+    sql(&mut outside().await, format!("CREATE DATABASE {name}")).await;
+    let _dropped = Database(name.clone());
+    let serializable = format!("ALTER DATABASE {name} SET default_transaction_isolation = serializable");
+    sql(&mut outside().await, serializable).await;
+    for (variable, pooler) in [("ACTORNOT_POSTGRES_URL", false), ("ACTORNOT_PGBOUNCER_URL", true)] {
+        let url = format!("{}/{name}", url(variable).rsplit_once('/').unwrap().0);
+        let queue = PostgresQueue::open(PostgresConfig::new(url).transaction_pooler(pooler)).await.unwrap();
+        ok(&queue, post("a", variable)).await;
+        assert!(lock(&queue, variable).await.is_none());
+    }
 }
 
 #[tokio::test]
