@@ -18,8 +18,12 @@ impl PostgresQueue {
     ) -> Result<Vec<Result<Updated, Error>>, Error> {
         // An effect that is not supported refuses its commit before anything is sent.
         let refused: Vec<Option<Error>> = commits.iter().map(refuse).collect();
-        let sent: Vec<&Commit> =
-            commits.iter().zip(&refused).filter(|(_, refused)| refused.is_none()).map(|(commit, _)| commit).collect();
+        let sent: Vec<&Commit> = commits
+            .iter()
+            .zip(&refused)
+            .filter(|(_, refused)| refused.is_none())
+            .map(|(commit, _)| commit)
+            .collect();
         let mut answers = self.send_commits(&sent).await?.into_iter();
         let answers = refused.into_iter().map(|refused| match refused {
             Some(error) => Err(error),

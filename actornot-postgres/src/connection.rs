@@ -56,21 +56,19 @@ impl Server {
                     &self.target.place,
                 ));
             };
-            let (failed, sent) = match sent {
+            let Failed { error, sent, usable } = match sent {
                 Ok(rows) => {
                     turn.done();
                     return Ok(rows);
                 }
                 Err(failed) => failed,
             };
-            let again = error::is_contention(&failed);
-            match error::is_answer(&failed) {
+            match usable {
                 true => turn.done(),
                 false => self.pool.forget(),
             }
-            if !again || !deadline.pause(pause).await {
-                let sent = if verb.writes() { sent } else { Sent::Nothing };
-                return Err(error::map(failed, sent));
+            if !error::is_contention(&error) || !deadline.pause(pause).await {
+                return Err(error::map(error, if verb.writes() { sent } else { Sent::Nothing }));
             }
             pause = (pause * 2).min(Duration::from_millis(100));
         }
@@ -113,14 +111,28 @@ impl Server {
 
 type Text = std::sync::Arc<str>;
 
+/// A statement that failed: how far it had come, and whether its connection may be used again.
+struct Failed {
+    error: sqlx::Error,
+    sent: Sent,
+    usable: bool,
+}
+
+impl Failed {
+    fn new(error: sqlx::Error, sent: Sent) -> Self {
+        let usable = error::is_answer(&error);
+        Self { error, sent, usable }
+    }
+}
+
 /// In autocommit, with a statement that the connection keeps prepared: one trip.
 async fn prepared(
     connection: &mut PgConnection,
     text: Text,
     arguments: PgArguments,
-) -> Result<Vec<PgRow>, (sqlx::Error, Sent)> {
+) -> Result<Vec<PgRow>, Failed> {
     let query = sqlx::query_with(AssertSqlSafe(text), arguments);
-    query.fetch_all(connection).await.map_err(|failed| (failed, Sent::Commit))
+    query.fetch_all(connection).await.map_err(|error| Failed::new(error, Sent::Commit))
 }
 
 /// The unnamed statement is prepared and executed in two trips, which only a transaction keeps on one server
@@ -129,21 +141,19 @@ async fn wrapped(
     connection: &mut PgConnection,
     text: Text,
     arguments: PgArguments,
-) -> Result<Vec<PgRow>, (sqlx::Error, Sent)> {
-    let before = |failed| (failed, Sent::Nothing);
-    simple(connection, statements::BEGIN).await.map_err(before)?;
+) -> Result<Vec<PgRow>, Failed> {
+    simple(connection, statements::BEGIN).await.map_err(|error| Failed::new(error, Sent::Nothing))?;
     let query = sqlx::query_with(AssertSqlSafe(text), arguments).persistent(false);
     match query.fetch_all(&mut *connection).await {
         Ok(rows) => {
-            simple(connection, "COMMIT").await.map_err(|failed| (failed, Sent::Commit))?;
+            simple(connection, "COMMIT").await.map_err(|error| Failed::new(error, Sent::Commit))?;
             Ok(rows)
         }
-        Err(failed) => {
+        Err(error) => {
             // Without COMMIT nothing is applied. A connection that cannot roll back must not be used again.
-            match error::is_answer(&failed) && simple(connection, "ROLLBACK").await.is_err() {
-                true => Err((sqlx::Error::WorkerCrashed, Sent::Nothing)),
-                false => Err((failed, Sent::Nothing)),
-            }
+            let mut failed = Failed::new(error, Sent::Nothing);
+            failed.usable = failed.usable && simple(connection, "ROLLBACK").await.is_ok();
+            Err(failed)
         }
     }
 }

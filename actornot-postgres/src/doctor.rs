@@ -29,10 +29,14 @@ pub(crate) async fn check(server: &Server) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::ReadOnly, "the server is a standby; connect to the primary"));
     }
     for setting in settings(&row).map_err(answer)? {
-        let (Some(why), false) = (&setting.voids, server.target.allowed.contains(&setting.name)) else { continue };
+        let (Some(why), false) = (&setting.voids, server.target.allowed.contains(&setting.name)) else {
+            continue;
+        };
         let Setting { name, value, .. } = &setting;
         let text = if UNSAFE.contains(&name.as_str()) {
-            format!("{name} is {value}, which voids {why}, or accept it with PostgresConfig::allow_unsafe({name:?})")
+            format!(
+                "{name} is {value}, which voids {why}, or accept it with PostgresConfig::allow_unsafe({name:?})"
+            )
         } else {
             format!("{name} is {value}, which voids {why}")
         };
@@ -60,7 +64,11 @@ fn settings(row: &PgRow) -> Result<Vec<Setting>, sqlx::Error> {
     let mut settings = vec![
         is("fsync", "off", "G1: set fsync = on")?,
         is("full_page_writes", "off", "G1: set full_page_writes = on")?,
-        is("synchronous_commit", "off", "G1: set synchronous_commit = on for this role, or database, or server")?,
+        is(
+            "synchronous_commit",
+            "off",
+            "G1: set synchronous_commit = on for this role, or database, or server",
+        )?,
         Setting { name: "server_encoding".into(), value: encoding, voids: utf8 },
         Setting {
             name: "pg_is_in_recovery".into(),
@@ -74,7 +82,10 @@ fn settings(row: &PgRow) -> Result<Vec<Setting>, sqlx::Error> {
         (true, 0) => "(empty)".into(),
         // No guarantee of ours is void: one server keeps what it answered. A failover does not.
         (true, n) => {
-            tracing::warn!(replicas = n, "synchronous_standby_names is empty: a failover loses the newest commits");
+            tracing::warn!(
+                replicas = n,
+                "synchronous_standby_names is empty: a failover loses the newest commits"
+            );
             format!("(empty), with {n} replicas: a failover loses the newest commits")
         }
     };

@@ -31,7 +31,8 @@ impl PostgresQueue {
         let mut answers = row::answers(&self.server.call(Verb::Enqueue, &values).await?)?;
         let enqueued = items.iter().enumerate().map(|(index, item)| {
             let mut answer = answers.remove(&index).unwrap_or_default();
-            let admissions: Vec<Admission> = answer.admissions.drain(..).map(|word| admission(&word)).collect();
+            let admissions: Vec<Admission> =
+                answer.admissions.drain(..).map(|word| admission(&word)).collect();
             if admissions.len() != item.messages.len() {
                 let text = "the server did not answer for every message; were the functions changed by hand?";
                 return Err(Error::new(ErrorKind::UnknownOutcome, text).with_entity(&item.entity));

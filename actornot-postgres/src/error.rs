@@ -65,14 +65,16 @@ pub(crate) fn map(error: sqlx::Error, sent: Sent) -> Error {
         ("08P01", _) if refused.message().contains("authentication failed") => {
             (AccessDenied, "the pooler refused the user or the password")
         }
-        ("25001", _) => {
-            (Incompatible, "the session's isolation is not READ COMMITTED, and something set it so on the way")
-        }
+        ("25001", _) => (
+            Incompatible,
+            "the session's isolation is not READ COMMITTED, and something set it so on the way",
+        ),
         ("25006", _) => (ReadOnly, "the server is a standby, or the role's transactions only read"),
         ("3D000", _) => (Incompatible, "there is no such database; create it, or correct the URL"),
-        ("3F000" | "42P01" | "42883", _) => {
-            (Incompatible, "the tables or functions are missing; run PostgresQueue::install, or name the right namespace")
-        }
+        ("3F000" | "42P01" | "42883", _) => (
+            Incompatible,
+            "the tables or functions are missing; run PostgresQueue::install, or name the right namespace",
+        ),
         ("42501", _) => (AccessDenied, "a grant is missing; see sql/roles.sql"),
         (_, "28") => (AccessDenied, "the server refused the user or the password"),
         ("53100", _) => (StorageFull, "the server's disk is full"),
@@ -83,7 +85,9 @@ pub(crate) fn map(error: sqlx::Error, sent: Sent) -> Error {
         (_, "40") if code != "40003" => (Unavailable, "the server could not order it among others"),
         ("57P01" | "57P02" | "57P03" | "57P05" | "40003", _) | (_, "08") => (lost, "the server went away"),
         ("XX001" | "XX002", _) => (Corrupt, "the server found damaged data"),
-        (_, "22" | "23" | "54") => (Invalid { field: "slice" }, "the server cannot store a value of the slice"),
+        (_, "22" | "23" | "54") => {
+            (Invalid { field: "slice" }, "the server cannot store a value of the slice")
+        }
         (_, "53" | "55" | "57" | "58") => (Unavailable, "the server could not go on"),
         _ => (Incompatible, "the server refused a statement; were the tables changed by hand?"),
     };

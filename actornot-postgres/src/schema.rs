@@ -37,7 +37,9 @@ pub(crate) async fn ensure(server: &Server, install: bool) -> Result<(), Error> 
         )),
         None => Err(Error::new(
             ErrorKind::Incompatible,
-            format!("the schema {schema} has no tables, version {VERSION} is needed; run PostgresQueue::install"),
+            format!(
+                "the schema {schema} has no tables, version {VERSION} is needed; run PostgresQueue::install"
+            ),
         )),
     }
 }

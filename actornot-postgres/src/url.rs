@@ -50,8 +50,11 @@ pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, Error> {
     }
     // The driver's text may repeat a value.
     PgConnectOptions::from_str(url).map_err(|_| {
-        Error::invalid("url", "does not parse; is a host, port or parameter misspelt, or a special character in the \
-                               password not percent-encoded?")
+        Error::invalid(
+            "url",
+            "does not parse; is a host, port or parameter misspelt, or a special character in the \
+                               password not percent-encoded?",
+        )
     })
 }
 

@@ -96,7 +96,8 @@ impl Backend for PostgresBackend {
         // The server finishes what a killed process had sent, and that must not come after the time that elapses.
         let mut db = outside().await;
         let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
-        while sqlx::query_scalar::<_, i64>(left).bind(&self.namespace.0).fetch_one(&mut db).await.unwrap() > 0 {
+        while sqlx::query_scalar::<_, i64>(left).bind(&self.namespace.0).fetch_one(&mut db).await.unwrap() > 0
+        {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut all = String::from("BEGIN;");
@@ -139,7 +140,8 @@ impl Shared for PostgresBackend {
 
     async fn attach(address: &str) -> Arc<dyn LockableQueue> {
         // Named, so that the other half can see when the server has noticed its end.
-        let config = PostgresConfig::new(format!("{}?application_name={address}", server())).namespace(address);
+        let config =
+            PostgresConfig::new(format!("{}?application_name={address}", server())).namespace(address);
         Arc::new(PostgresQueue::open(config).await.unwrap())
     }
 }

@@ -29,8 +29,11 @@ struct Role(String);
 impl Role {
     async fn new(settings: &str) -> Self {
         let name = fresh("r");
-        sql(&mut outside().await, format!("CREATE ROLE {name} LOGIN SUPERUSER; {}", settings.replace("{r}", &name)))
-            .await;
+        sql(
+            &mut outside().await,
+            format!("CREATE ROLE {name} LOGIN SUPERUSER; {}", settings.replace("{r}", &name)),
+        )
+        .await;
         Self(name)
     }
 
@@ -228,7 +231,10 @@ async fn a_setting_that_voids_durability_is_refused_and_accepted_by_its_name() {
     let error = refused(role.config(&namespace)).await;
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
     let text = error.to_string();
-    assert!(text.contains("synchronous_commit is off, which voids G1: set synchronous_commit = on"), "{text}");
+    assert!(
+        text.contains("synchronous_commit is off, which voids G1: set synchronous_commit = on"),
+        "{text}"
+    );
     assert!(text.contains("PostgresConfig::allow_unsafe(\"synchronous_commit\")"), "{text}");
     let config = role.config(&namespace).allow_unsafe("synchronous_commit");
     let queue = PostgresQueue::open(config).await.unwrap();
@@ -238,27 +244,14 @@ async fn a_setting_that_voids_durability_is_refused_and_accepted_by_its_name() {
     assert_eq!(error.kind(), ErrorKind::Invalid { field: "allow_unsafe" }, "{error}");
 }
 
-/// A database that is dropped with it.
-struct Database(String);
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        detached(format!("DROP DATABASE {} WITH (FORCE)", self.0));
-    }
-}
-
 #[tokio::test]
-async fn a_database_that_wants_another_isolation_gives_read_committed() {
-    let name = fresh("d");
-    sql(&mut outside().await, format!("CREATE DATABASE {name}")).await;
-    let _dropped = Database(name.clone());
-    let serializable = format!("ALTER DATABASE {name} SET default_transaction_isolation = serializable");
-    sql(&mut outside().await, serializable).await;
-    for (variable, pooler) in [("ACTORNOT_POSTGRES_URL", false), ("ACTORNOT_PGBOUNCER_URL", true)] {
-        let url = format!("{}/{name}", url(variable).rsplit_once('/').unwrap().0);
-        let queue = PostgresQueue::open(PostgresConfig::new(url).transaction_pooler(pooler)).await.unwrap();
-        ok(&queue, post("a", variable)).await;
-        assert!(lock(&queue, variable).await.is_none());
+async fn a_role_that_wants_another_isolation_gets_read_committed() {
+    let namespace = Namespace::new();
+    let role = Role::new("ALTER ROLE {r} SET default_transaction_isolation = serializable").await;
+    for pooler in [false, true] {
+        let queue = PostgresQueue::open(role.config(&namespace).transaction_pooler(pooler)).await.unwrap();
+        ok(&queue, post("a", &pooler.to_string())).await;
+        assert_eq!(lock(&queue, "a").await.is_some(), !pooler, "held by the first");
     }
 }
 

@@ -24,7 +24,10 @@ async fn entities_and_pending_messages_are_seen_in_plain_sql() {
     let row = sqlx::query(AssertSqlSafe(text)).fetch_one(&mut db).await.unwrap();
     let found: (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
     assert_eq!(found, ("a".to_owned(), 2, 1));
-    let text = format!("SELECT id, payload::json->>'id' FROM {}.pending_messages ORDER BY due_at NULLS FIRST", namespace.0);
+    let text = format!(
+        "SELECT id, payload::json->>'id' FROM {}.pending_messages ORDER BY due_at NULLS FIRST",
+        namespace.0
+    );
     let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut db).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(found, [("1".to_owned(), "1".to_owned()), ("2".to_owned(), "2".to_owned())]);
@@ -67,15 +70,19 @@ async fn a_dropped_call_leaves_nothing_to_a_later_one() {
     let pooled = url("ACTORNOT_PGBOUNCER_URL");
     for (base, pooler) in [(server(), false), (pooled, true)] {
         let namespace = Namespace::new();
-        let config = PostgresConfig::new(base).namespace(&namespace.0).connections(1).transaction_pooler(pooler);
+        let config =
+            PostgresConfig::new(base).namespace(&namespace.0).connections(1).transaction_pooler(pooler);
         let queue = PostgresQueue::open(config).await.unwrap();
-        for round in 0..60 {
+        for round in 0..30 {
             let (lost, kept) = (post("a", &format!("lost{round}")), post("b", &format!("kept{round}")));
             let items = [lost];
             let call = queue.enqueue(&items);
-            let _ = tokio::time::timeout(Duration::from_micros(100 * round), call).await;
+            let _ = tokio::time::timeout(Duration::from_micros(200 * round), call).await;
             assert_eq!(ok(&queue, kept).await.admissions, [Admission::Accepted]);
-            assert_eq!(queue.peek(&entity("b"), 99).await.unwrap().len(), usize::try_from(round).unwrap() + 1);
+            assert_eq!(
+                queue.peek(&entity("b"), 99).await.unwrap().len(),
+                usize::try_from(round).unwrap() + 1
+            );
         }
     }
 }
@@ -90,7 +97,8 @@ async fn a_session_that_was_ended_is_replaced() {
     let mut item = post("a", "1");
     item.lock = Some(request());
     let lease = ok(&queue, item).await.grant.unwrap().lease;
-    let ended = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
+    let ended =
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
     sql(&mut outside().await, ended).await;
     let mut failed = 0;
     while let Err(error) = heartbeat.extend_lock(std::slice::from_ref(&lease)).await.remove(0) {

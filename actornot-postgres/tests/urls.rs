@@ -83,10 +83,8 @@ impl std::io::Write for Log {
 async fn no_password_and_no_payload_is_logged() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("trace")
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter("trace").with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let namespace = Namespace::new();
     let url = server().replace("postgres@", "postgres:hunter2@");

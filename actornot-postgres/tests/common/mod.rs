@@ -68,9 +68,8 @@ pub(crate) fn detached(text: String) {
             sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut db).await.map(drop)
         })
     });
-    if let Ok(Err(error)) = ran.join() {
-        eprintln!("not dropped: {error}");
-    }
+    let ran = ran.join();
+    assert!(std::thread::panicking() || matches!(ran, Ok(Ok(()))), "not dropped: {ran:?}");
 }
 
 pub(crate) async fn outside() -> PgConnection {
