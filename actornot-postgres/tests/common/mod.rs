@@ -1,0 +1,125 @@
+//! What the tests of this crate share.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // Each test binary uses its part.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use actornot_core::{
+    Commit, CommitId, Enqueue, Enqueued, EntityId, Grant, Headers, Lease, LockRequest, LockableQueue,
+    MessageId, NewMessage, NewState, Next, Nonce, TryLock, Verdict,
+};
+use actornot_postgres::sqlx::postgres::{PgConnectOptions, PgConnection};
+use actornot_postgres::sqlx::{self, ConnectOptions};
+use actornot_postgres::{PostgresConfig, PostgresQueue};
+
+static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn unique() -> u128 {
+    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The address of a running server.
+pub(crate) fn url(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} must name a running server, for example postgres://postgres@127.0.0.1:5432/test")
+    })
+}
+
+pub(crate) fn server() -> String {
+    url("ACTORNOT_POSTGRES_URL")
+}
+
+/// A namespace of its own for one test: tests run in parallel processes.
+pub(crate) fn fresh(prefix: &str) -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() % 1_000_000_000_000;
+    format!("{prefix}_{}_{now}_{}", std::process::id(), unique())
+}
+
+/// A schema that is dropped with it.
+pub(crate) struct Namespace(pub(crate) String);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        Self(fresh("t"))
+    }
+
+    pub(crate) fn config(&self) -> PostgresConfig {
+        PostgresConfig::new(server()).namespace(&self.0)
+    }
+
+    pub(crate) async fn open(&self) -> PostgresQueue {
+        PostgresQueue::open(self.config()).await.unwrap()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Connections of the test may hold it for a moment longer, in whatever runtime the test has.
+        detached(format!("SET lock_timeout = '20s'; DROP SCHEMA IF EXISTS {} CASCADE", self.0));
+    }
+}
+
+/// Runs a text on a connection of its own, outside of any runtime.
+pub(crate) fn detached(text: String) {
+    let ran = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut db = outside().await;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut db).await.map(drop)
+        })
+    });
+    let ran = ran.join();
+    assert!(std::thread::panicking() || matches!(ran, Ok(Ok(()))), "not dropped: {ran:?}");
+}
+
+pub(crate) async fn outside() -> PgConnection {
+    let options: PgConnectOptions = server().parse().unwrap();
+    options.connect().await.unwrap()
+}
+
+pub(crate) async fn sql(db: &mut PgConnection, text: impl Into<String>) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(text.into())).execute(db).await.unwrap();
+}
+
+pub(crate) fn entity(key: &str) -> EntityId {
+    EntityId::new("counter", key).unwrap()
+}
+
+pub(crate) fn message(id: &str) -> NewMessage {
+    NewMessage {
+        id: MessageId::new(id).unwrap(),
+        payload: format!("{{\"id\":\"{id}\"}}"),
+        headers: Headers::new(),
+        delay: Duration::ZERO,
+        retention: Duration::from_secs(60),
+    }
+}
+
+pub(crate) fn post(key: &str, id: &str) -> Enqueue {
+    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
+}
+
+pub(crate) fn request() -> LockRequest {
+    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
+}
+
+pub(crate) fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
+    Commit {
+        id: CommitId::from_random(unique()),
+        lease: lease.clone(),
+        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
+        acked,
+        verdict: Verdict::Proceed,
+        effects: vec![],
+        batch_limit: 64,
+        next: Next::Batch { max: 64 },
+    }
+}
+
+pub(crate) async fn ok(queue: &PostgresQueue, item: Enqueue) -> Enqueued {
+    queue.enqueue(&[item]).await.remove(0).unwrap()
+}
+
+pub(crate) async fn lock(queue: &PostgresQueue, key: &str) -> Option<Grant> {
+    queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
+}

@@ -1,0 +1,132 @@
+//! What no other database has.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+mod common;
+
+use std::time::Duration;
+
+use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue};
+use actornot_postgres::sqlx::{self, AssertSqlSafe, Row};
+use actornot_postgres::{PostgresConfig, PostgresQueue};
+
+use crate::common::*;
+
+#[tokio::test]
+async fn entities_and_pending_messages_are_seen_in_plain_sql() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    ok(&queue, post("a", "1")).await;
+    let mut later = post("a", "2");
+    later.messages[0].delay = Duration::from_secs(60);
+    ok(&queue, later).await;
+    let mut db = outside().await;
+    let text = format!("SELECT key, pending, queued FROM {}.entities", namespace.0);
+    let row = sqlx::query(AssertSqlSafe(text)).fetch_one(&mut db).await.unwrap();
+    let found: (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(found, ("a".to_owned(), 2, 1));
+    let text = format!(
+        "SELECT id, payload::json->>'id' FROM {}.pending_messages ORDER BY due_at NULLS FIRST",
+        namespace.0
+    );
+    let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut db).await.unwrap();
+    let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(found, [("1".to_owned(), "1".to_owned()), ("2".to_owned(), "2".to_owned())]);
+}
+
+/// As a statement of the same name would be executed that another client had prepared.
+#[tokio::test]
+async fn a_function_that_is_called_for_another_verb_refuses() {
+    let namespace = Namespace::new();
+    drop(namespace.open().await);
+    let text = format!("SELECT * FROM {}.purge_v1('resume', 100, 'counter', 'a')", namespace.0);
+    let error = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut outside().await).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "AN001");
+}
+
+#[tokio::test]
+async fn a_transaction_pooler_that_was_not_told_of_is_named() {
+    let config = PostgresConfig::new(url("ACTORNOT_PGBOUNCER_URL"));
+    let error = PostgresQueue::open(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
+    assert!(error.to_string().contains("PostgresConfig::transaction_pooler(true)"), "{error}");
+}
+
+/// The functions find their tables, whatever the session's path says, and objects of the same name do not mislead them.
+#[tokio::test]
+async fn the_search_path_of_a_session_does_not_matter() {
+    let namespace = Namespace::new();
+    drop(namespace.open().await);
+    let decoy = Namespace::new();
+    sql(&mut outside().await, format!("CREATE SCHEMA {0}; CREATE TABLE {0}.entity (id int)", decoy.0)).await;
+    let url = format!("{}?options=-c%20search_path%3D{}", server(), decoy.0);
+    let queue = PostgresQueue::open(PostgresConfig::new(url).namespace(&namespace.0)).await.unwrap();
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+    assert!(lock(&queue, "a").await.is_some());
+}
+
+/// Dropped at each of its awaits, on the only connection there is, a call harms none that comes after it.
+#[tokio::test]
+async fn a_dropped_call_leaves_nothing_to_a_later_one() {
+    let pooled = url("ACTORNOT_PGBOUNCER_URL");
+    for (base, pooler) in [(server(), false), (pooled, true)] {
+        let namespace = Namespace::new();
+        let config =
+            PostgresConfig::new(base).namespace(&namespace.0).connections(1).transaction_pooler(pooler);
+        let queue = PostgresQueue::open(config).await.unwrap();
+        for round in 0..30 {
+            let (lost, kept) = (post("a", &format!("lost{round}")), post("b", &format!("kept{round}")));
+            let items = [lost];
+            let call = queue.enqueue(&items);
+            let _ = tokio::time::timeout(Duration::from_micros(200 * round), call).await;
+            assert_eq!(ok(&queue, kept).await.admissions, [Admission::Accepted]);
+            assert_eq!(
+                queue.peek(&entity("b"), 99).await.unwrap().len(),
+                usize::try_from(round).unwrap() + 1
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_is_replaced() {
+    let namespace = Namespace::new();
+    let name = &namespace.0;
+    let url = format!("{}?application_name={name}", server());
+    let queue = PostgresQueue::open(PostgresConfig::new(url).namespace(name)).await.unwrap();
+    let mut heartbeat = queue.heartbeat().await.unwrap();
+    let mut item = post("a", "1");
+    item.lock = Some(request());
+    let lease = ok(&queue, item).await.grant.unwrap().lease;
+    let ended =
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
+    sql(&mut outside().await, ended).await;
+    let mut failed = 0;
+    while let Err(error) = heartbeat.extend_lock(std::slice::from_ref(&lease)).await.remove(0) {
+        assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}");
+        failed += 1;
+    }
+    while let Err(error) = queue.enqueue(&[post("a", "2")]).await.remove(0) {
+        assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}");
+        failed += 1;
+    }
+    assert!(failed <= 2, "{failed}");
+}
+
+/// G7, G9: what is forgotten makes room, a little with each post.
+#[tokio::test]
+async fn ids_are_forgotten_after_their_retention() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    for n in 0..20 {
+        ok(&queue, post("a", &n.to_string())).await;
+    }
+    let mut db = outside().await;
+    sql(&mut db, format!("UPDATE {}.seen SET expires = expires - interval '1 hour'", namespace.0)).await;
+    for n in 0..10 {
+        ok(&queue, post("b", &n.to_string())).await;
+    }
+    let text = format!("SELECT count(*) FROM {}.seen", namespace.0);
+    let left: i64 = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut db).await.unwrap();
+    assert_eq!(left, 10);
+    assert_eq!(ok(&queue, post("a", "0")).await.admissions, [Admission::Accepted]);
+}
