@@ -1,0 +1,135 @@
+//! Finds entities that want a run.
+
+use std::time::Duration;
+
+use actornot_core::{Cursor, Due, DueQuery, EntityId, Error};
+use mongodb::bson::{Bson, Document, Timestamp, doc};
+
+use crate::MongoQueue;
+use crate::codec::{self, int, moment, name};
+use crate::connection::documents;
+use crate::statements;
+
+/// So many queued messages are checked by each sweep for a poster that died before it told their entity.
+const ORPHANS: i64 = 1000;
+
+impl MongoQueue {
+    pub(crate) async fn find_due(&self, query: &DueQuery) -> Result<Due, Error> {
+        let db = &self.inner.connection;
+        let after = query.after.as_ref().map(parse).transpose()?;
+        let limit = query.limit as usize;
+        let rows = db.read(self.due_command(query, after.as_ref())).await?;
+        let mut due = Due::default();
+        let (mut staged, mut found) = (Vec::new(), 0);
+        for row in &rows {
+            if let Some(next) = row.get("next") {
+                let _ = next;
+                due.next = Some(Duration::from_millis(codec::unsigned(int(row, "next"))));
+                continue;
+            }
+            found += 1;
+            if found > limit {
+                break;
+            }
+            let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
+            due.after = moment(row, "wake_at").map(|wake| Cursor(format!("{wake}:{entity}")));
+            if row.get_bool("staged").unwrap_or(false) {
+                staged.push(entity.clone());
+            }
+            if row.get_bool("ready").unwrap_or(false) {
+                due.entities.push(entity);
+            }
+        }
+        if found <= limit {
+            due.after = None;
+        }
+        if !staged.is_empty() {
+            self.relay(&staged.iter().collect::<Vec<&EntityId>>()).await?;
+        }
+        if query.after.is_none() {
+            for entity in self.orphans(query).await? {
+                if due.entities.len() < limit && !due.entities.contains(&entity) {
+                    due.entities.push(entity);
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    fn due_command(&self, query: &DueQuery, after: Option<&(i64, EntityId)>) -> Document {
+        let db = &self.inner.connection;
+        let kinds = || doc! { "$in": &query.kinds };
+        let over = doc! { "$lte": ["$wake_at", "$$NOW"] };
+        let mut filter = doc! { "wake_at": { "$exists": true }, "_id.k": kinds(), "$expr": over };
+        if let Some((wake, entity)) = after {
+            let wake = codec::date(*wake);
+            filter.insert("$or", vec![
+                doc! { "wake_at": { "$gt": wake } }, doc! { "wake_at": wake, "_id": { "$gt": name(entity) } },
+            ]);
+        }
+        // Something is queued, or a delayed message is due; what is only staged is relayed, and reported later.
+        let head = doc! { "$or": ["$queued", { "$and": [
+            { "$gt": ["$delayed_at", Bson::Null] }, { "$lte": ["$delayed_at", "$$NOW"] }] }] };
+        let free = doc! { "$not": [{ "$or": [statements::live(), statements::paused(), statements::waiting()] }] };
+        let next = vec![
+            doc! { "$match": { "wake_at": { "$exists": true }, "_id.k": kinds(),
+                "$expr": { "$gt": ["$wake_at", "$$NOW"] } } },
+            doc! { "$sort": { "wake_at": 1, "_id": 1 } }, doc! { "$limit": 1 },
+            doc! { "$project": { "_id": 0, "next": { "$subtract": ["$wake_at", "$$NOW"] } } },
+        ];
+        doc! { "aggregate": &db.entities, "cursor": {}, "pipeline": [
+            { "$match": filter }, { "$sort": { "wake_at": 1, "_id": 1 } },
+            // One more than asked for tells whether there is a next page.
+            { "$limit": i64::from(query.limit) + 1 },
+            { "$project": { "wake_at": 1, "staged": statements::staged(), "ready": { "$and": [head, free] } } },
+            { "$unionWith": { "coll": &db.entities, "pipeline": next } },
+        ] }
+    }
+
+    /// G5: messages that were stored while their poster died before it told the entity. Each sweep goes on where the
+    /// last one ended, so that the messages of one busy entity do not hide the rest.
+    async fn orphans(&self, query: &DueQuery) -> Result<Vec<EntityId>, Error> {
+        let db = &self.inner.connection;
+        let from = self.inner.swept.lock().map(|from| *from).unwrap_or(Timestamp { time: 0, increment: 0 });
+        let told = doc! { "$eq": [{ "$first": "$r.queued" }, true] };
+        let settled = doc! { "$in": ["$u", { "$ifNull": [{ "$first": "$r.done.u" }, []] }] };
+        let rows = db.read(doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
+            { "$match": { "q": { "$exists": true }, "seq": { "$gt": from } } },
+            { "$sort": { "seq": 1 } }, { "$limit": ORPHANS },
+            { "$lookup": { "from": &db.entities, "localField": "q", "foreignField": "_id", "as": "r", "pipeline": [
+                { "$project": { "queued": 1, "done": 1 } }] } },
+            { "$group": { "_id": null, "count": { "$sum": 1 }, "last": { "$max": "$seq" }, "orphans": { "$addToSet": {
+                "$cond": [{ "$or": [told, settled] }, "$$REMOVE", "$q"] } } } },
+        ] }).await?;
+        let row = rows.into_iter().next().unwrap_or_default();
+        let end = int(&row, "count") < ORPHANS;
+        let last = row.get_timestamp("last").ok().filter(|_| !end);
+        if let Ok(mut from) = self.inner.swept.lock() {
+            *from = last.unwrap_or(Timestamp { time: 0, increment: 0 });
+        }
+        let mut orphans = Vec::new();
+        for orphan in documents(&row, "orphans") {
+            let entity = codec::entity(&orphan)?;
+            if query.kinds.iter().any(|kind| kind == entity.kind()) {
+                orphans.push(entity);
+            }
+        }
+        if orphans.is_empty() {
+            return Ok(orphans);
+        }
+        // Nobody counted them: from here on they are found by the entity's own index, and not granted twice.
+        let rows = self.look(&orphans.iter().collect::<Vec<_>>(), 1).await?;
+        let ready = |row: &crate::row::Row| {
+            !row.live && row.paused.is_none() && row.waiting().is_none() && !row.head.is_empty()
+        };
+        Ok(orphans.into_iter().zip(rows).filter(|(_, row)| ready(row)).map(|(entity, _)| entity).collect())
+    }
+}
+
+fn parse(cursor: &Cursor) -> Result<(i64, EntityId), Error> {
+    let parts = cursor.0.split_once(':').and_then(|(wake, entity)| {
+        let (kind, key) = entity.split_once('/')?;
+        Some((wake.parse().ok()?, EntityId::new(kind, key).ok()?))
+    });
+    parts.ok_or_else(|| Error::invalid("cursor", "was not made by this adapter"))
+}
