@@ -224,7 +224,9 @@ fn check(commit: &Commit) -> Result<(), Error> {
     for effect in &commit.effects {
         match effect {
             Effect::Send(_) => {}
-            Effect::SetTimer { .. } | Effect::CancelTimer { .. } => return Err(Error::unsupported("a timer")),
+            Effect::SetTimer { .. } | Effect::CancelTimer { .. } => {
+                return Err(Error::unsupported("a timer"));
+            }
             Effect::Reply { .. } => return Err(Error::unsupported("a reply")),
             _ => return Err(Error::unsupported("this effect")),
         }

@@ -130,7 +130,8 @@ impl Nodes {
                 }
             }
         }
-        let mut trips: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<(usize, Sent)>> + Send + '_>>> = Vec::new();
+        let mut trips: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<(usize, Sent)>> + Send + '_>>> =
+            Vec::new();
         for (address, indexes) in ways {
             trips.push(Box::pin(self.trip(address, calls, indexes, whole, turn)));
         }
@@ -243,6 +244,7 @@ impl Nodes {
             Value::ServerError(error) => Err(match error::refusal(&error) {
                 Refusal::Passing(error) | Refusal::Final(error) => error,
                 Refusal::Moved | Refusal::Unknown => {
+                    self.forget_map();
                     Error::new(ErrorKind::Unavailable, "the slot has moved to another node")
                 }
             }),
@@ -275,6 +277,19 @@ impl Nodes {
         map.owner(slot).cloned().ok_or_else(|| Error::new(ErrorKind::Unavailable, "no node owns the slot"))
     }
 
+    /// Opens a connection to each node now; an error if there is none to any.
+    pub(crate) async fn connect(&self) -> Result<(), Error> {
+        let turn = Turn::new(self.target.patience);
+        let mut answer = Err(Error::new(ErrorKind::Unavailable, "no node answers"));
+        for address in self.owners().await? {
+            let opened = self.connection(&address, &turn).await.map(|_| ());
+            if answer.is_err() {
+                answer = opened;
+            }
+        }
+        answer
+    }
+
     async fn map(&self, turn: &Turn) -> Result<Arc<Map>, Error> {
         let known = self.map.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !known.0.is_empty() {
@@ -295,10 +310,13 @@ impl Nodes {
         let mut asked = self.target.seeds.clone();
         asked.extend(self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned());
         let mut failed = Error::new(ErrorKind::Unavailable, "no node of the cluster answers");
-        for address in &asked {
+        for (index, address) in asked.iter().enumerate() {
             let mut command = redis::cmd("CLUSTER");
             command.arg("SLOTS");
-            match self.ask_in(address, command, turn).await.and_then(|value| Map::parse(value, address)) {
+            // One that swallows what is sent to it leaves time for the others.
+            let left = u32::try_from(asked.len() - index).unwrap_or(u32::MAX);
+            let share = Turn::new(turn.left() / left);
+            match self.ask_in(address, command, &share).await.and_then(|value| Map::parse(value, address)) {
                 Ok(map) if !map.0.is_empty() => return Ok(map),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Corrupt => {

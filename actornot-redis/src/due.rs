@@ -76,9 +76,13 @@ impl RedisQueue {
             for (index, answer) in Parts::of(parts.value())?.rest().enumerate() {
                 let Some(kind) = kinds.get(index / 2) else { continue };
                 let mut lists = Parts::of(answer)?;
-                pairs(lists.value(), |wake, key| { found.places.insert((wake, (*kind).to_owned(), key)); })?;
+                pairs(lists.value(), |wake, key| {
+                    found.places.insert((wake, (*kind).to_owned(), key));
+                })?;
                 // Deadlines farther away than any lease: a clock has jumped back since they were written.
-                pairs(lists.value(), |_, key| { found.places.insert((0, (*kind).to_owned(), key)); })?;
+                pairs(lists.value(), |_, key| {
+                    found.places.insert((0, (*kind).to_owned(), key));
+                })?;
             }
         }
         Ok(found)

@@ -25,9 +25,7 @@ pub(crate) fn refusal(error: &ServerError) -> Refusal {
         "ASK" | "TRYAGAIN" => {
             Refusal::Passing(of(ErrorKind::Unavailable, "the slot is moving to another node"))
         }
-        "CLUSTERDOWN" | "MASTERDOWN" => {
-            Refusal::Passing(of(ErrorKind::Unavailable, "the cluster is down"))
-        }
+        "CLUSTERDOWN" | "MASTERDOWN" => Refusal::Passing(of(ErrorKind::Unavailable, "the cluster is down")),
         "LOADING" => Refusal::Passing(of(ErrorKind::Unavailable, "the server is loading its data")),
         "CONFLICT" => Refusal::Final(Error::new(ErrorKind::Conflict, details.to_owned())),
         "BUSY" => Refusal::Final(of(ErrorKind::Unavailable, "another script occupies the server")),
@@ -38,9 +36,7 @@ pub(crate) fn refusal(error: &ServerError) -> Refusal {
         "NOAUTH" | "WRONGPASS" => Refusal::Final(of(ErrorKind::AccessDenied, "wrong credentials")),
         "NOPERM" => Refusal::Final(of(ErrorKind::AccessDenied, "a right is missing")),
         "CROSSSLOT" => Refusal::Final(of(ErrorKind::Incompatible, "keys lie in several slots")),
-        "WRONGTYPE" => {
-            Refusal::Final(Error::new(ErrorKind::Corrupt, "a stored key is not of its type"))
-        }
+        "WRONGTYPE" => Refusal::Final(Error::new(ErrorKind::Corrupt, "a stored key is not of its type")),
         // The text of an error inside a script may quote what is stored.
         _ => Refusal::Final(Error::new(
             ErrorKind::Corrupt,
@@ -60,7 +56,9 @@ pub(crate) fn connecting(error: &RedisError, address: &str) -> Error {
         _ if code == "NOAUTH" || code == "WRONGPASS" => (ErrorKind::AccessDenied, "wrong credentials"),
         _ => (ErrorKind::Unavailable, "cannot connect"),
     };
-    Error::new(kind, format!("{address}: {what}: {}", error.category()))
+    // What the server says may repeat the command that it did not like, with the password.
+    let cause = if error.is_io_error() { error.to_string() } else { error.category().to_owned() };
+    Error::new(kind, format!("{address}: {what}: {cause}"))
 }
 
 /// The bytes may have left, and no answer came.

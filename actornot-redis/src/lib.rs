@@ -153,7 +153,7 @@ impl LockableQueue for RedisQueue {
     async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
         let nodes = self.inner.nodes.again();
         // Now, so that a missing right or a dead server is told to whoever asked.
-        nodes.owners().await?;
+        nodes.connect().await?;
         Ok(Box::new(RedisHeartbeat { nodes, space: self.inner.space.clone() }))
     }
 

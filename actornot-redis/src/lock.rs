@@ -11,9 +11,8 @@ use crate::statements::{RELEASE, TRY_LOCK};
 
 impl RedisQueue {
     pub(crate) async fn lock_slice(&self, items: &[TryLock]) -> Vec<Result<Option<Grant>, Error>> {
-        let ask = |item: &TryLock| {
-            wanted(Call::entity(&self.inner.space, &TRY_LOCK, &item.entity), &item.request)
-        };
+        let ask =
+            |item: &TryLock| wanted(Call::entity(&self.inner.space, &TRY_LOCK, &item.entity), &item.request);
         let calls: Vec<Call> = items.iter().map(ask).collect();
         let answers = self.run(&calls).await.into_iter().zip(items);
         answers
@@ -42,11 +41,7 @@ pub(crate) fn wanted(call: Call, request: &LockRequest) -> Call {
 }
 
 /// `[batch, json, version, state version]`, or nothing.
-pub(crate) fn grant(
-    answer: Value,
-    entity: &EntityId,
-    request: &LockRequest,
-) -> Result<Option<Grant>, Error> {
+pub(crate) fn grant(answer: Value, entity: &EntityId, request: &LockRequest) -> Result<Option<Grant>, Error> {
     if answer == Value::Nil {
         return Ok(None);
     }

@@ -120,12 +120,12 @@ impl Call {
         let mut command = match self.what {
             What::Read(name) => redis::cmd(name),
             What::Script(verb) if whole => {
-                let mut command = redis::cmd("EVAL");
+                let mut command = redis::cmd(if verb.reads { "EVAL_RO" } else { "EVAL" });
                 command.arg(verb.text).arg(self.keys.len());
                 command
             }
             What::Script(verb) => {
-                let mut command = redis::cmd("EVALSHA");
+                let mut command = redis::cmd(if verb.reads { "EVALSHA_RO" } else { "EVALSHA" });
                 command.arg(verb.hash.as_str()).arg(self.keys.len());
                 command
             }

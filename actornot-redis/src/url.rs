@@ -16,7 +16,7 @@ pub(crate) fn parse(url: &str) -> Result<Location, Error> {
         scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     };
     match url.split_once("://") {
-        Some(("redis" | "rediss", rest)) if rest.is_empty() || rest.starts_with(['/', '?', ':']) => {
+        Some(("redis" | "rediss", rest)) if rest.is_empty() || rest.starts_with(['/', '?']) => {
             return Err(Error::invalid("url", "names no host; write for example redis://localhost:6379"));
         }
         Some(("redis" | "rediss", _)) => {}
@@ -36,7 +36,9 @@ pub(crate) fn parse(url: &str) -> Result<Location, Error> {
         cluster = match (&*name, &*value) {
             ("cluster", "true") => true,
             ("cluster", "false") => false,
-            ("cluster", _) => return Err(Error::invalid("url", "has a cluster= that is neither true nor false")),
+            ("cluster", _) => {
+                return Err(Error::invalid("url", "has a cluster= that is neither true nor false"));
+            }
             _ => return Err(Error::invalid("url", "has a parameter other than cluster=true")),
         };
     }

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 /// Where a server of the tests is.
 pub(crate) fn url(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} must name a Redis server for tests, as redis://HOST:PORT/"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} must name a Redis server for tests, as redis://HOST:PORT/"))
 }
 
 static COUNTER: AtomicU64 = AtomicU64::new(1);
@@ -186,7 +187,8 @@ impl Outside {
 
     pub(crate) fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {
         let (mut connection, key) = self.find(&format!(":m:{entity}"));
-        let bodies: BTreeMap<String, Vec<u8>> = redis::cmd("HGETALL").arg(&key).query(&mut connection).unwrap();
+        let bodies: BTreeMap<String, Vec<u8>> =
+            redis::cmd("HGETALL").arg(&key).query(&mut connection).unwrap();
         for (field, value) in bodies {
             if value.starts_with(format!("{id}\0").as_bytes()) {
                 let second = value.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).unwrap().0;
