@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use actornot_core::Error;
-use redis::{ConnectionAddr, ConnectionInfo};
+use redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates};
 
 use crate::url::{self, Location};
 
@@ -30,6 +30,7 @@ pub struct RedisConfig {
     partitions: Option<u16>,
     never_install: bool,
     allowed: Vec<String>,
+    root: Option<Vec<u8>>,
 }
 
 impl RedisConfig {
@@ -44,6 +45,7 @@ impl RedisConfig {
             partitions: None,
             never_install: false,
             allowed: Vec::new(),
+            root: None,
         }
     }
 
@@ -74,6 +76,14 @@ impl RedisConfig {
     #[must_use]
     pub fn partitions(mut self, number: u16) -> Self {
         self.partitions = Some(number);
+        self
+    }
+
+    /// The certificate, in PEM, of the authority that signed those of the servers; for `rediss://`. Default: the
+    /// authorities that browsers trust.
+    #[must_use]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root = Some(pem.into());
         self
     }
 
@@ -119,7 +129,20 @@ impl RedisConfig {
         if cluster && first.redis_settings().db() != 0 {
             return Err(Error::invalid("url", "names a database number; a cluster has only number 0"));
         }
-        let base = first.clone();
+        let base = match self.root {
+            None => first.clone(),
+            Some(pem) => {
+                let refused =
+                    || Error::invalid("root_certificate", "needs rediss:// and the PEM of a certificate");
+                // The driver takes a text without one for an empty list.
+                if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+                    return Err(refused());
+                }
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+                let client = Client::build_with_tls(first.clone(), certificates).map_err(|_| refused())?;
+                client.get_connection_info().clone()
+            }
+        };
         let seeds = seeds.iter().map(url::address).collect();
         Ok(Target {
             base,

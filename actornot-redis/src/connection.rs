@@ -14,14 +14,11 @@ use redis::{AsyncConnectionConfig, Client, Value};
 
 use crate::config::Target;
 use crate::error::{self, Refusal};
-use crate::row::Parts;
-use crate::slice::{Call, Space};
-use crate::turn::{Turn, all};
+use crate::slice::{Address, Call, Map, Space};
+use crate::turn::{Boxed, Turn, all};
 
 /// So many bytes go out at a time: far below the server's limit for a connection, 1 GB.
 const PIPELINE_BYTES: usize = 64 << 20;
-
-pub(crate) type Address = (String, u16);
 
 /// The connections of one handle.
 pub(crate) struct Nodes {
@@ -29,10 +26,6 @@ pub(crate) struct Nodes {
     map: Mutex<Arc<Map>>,
     open: Mutex<BTreeMap<Address, Arc<Node>>>,
 }
-
-/// Which node owns which slots; empty when it must be asked for.
-#[derive(Default)]
-struct Map(Vec<(u16, u16, Address)>);
 
 #[derive(Default)]
 struct Node {
@@ -130,8 +123,7 @@ impl Nodes {
                 }
             }
         }
-        let mut trips: Vec<std::pin::Pin<Box<dyn Future<Output = Vec<(usize, Sent)>> + Send + '_>>> =
-            Vec::new();
+        let mut trips: Vec<Boxed<'_, Vec<(usize, Sent)>>> = Vec::new();
         for (address, indexes) in ways {
             trips.push(Box::pin(self.trip(address, calls, indexes, whole, turn)));
         }
@@ -377,26 +369,4 @@ fn give_up(error: Error) -> Sent {
 fn next() -> u64 {
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-}
-
-impl Map {
-    fn owner(&self, slot: u16) -> Option<&Address> {
-        self.0.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, address)| address)
-    }
-
-    /// `[first slot, last slot, [host, port, ..] of the primary, replicas..]` for each range.
-    fn parse(value: Value, asked: &Address) -> Result<Self, Error> {
-        let mut map = Vec::new();
-        for range in Parts::of(value)?.rest() {
-            let mut range = Parts::of(range)?;
-            let (first, last) = (range.number()?.unwrap_or(0), range.number()?.unwrap_or(0));
-            let mut primary = Parts::of(range.value())?;
-            let host = primary.text()?.filter(|host| !host.is_empty() && host != "?");
-            let port = u16::try_from(primary.number()?.unwrap_or(0)).unwrap_or(0);
-            let address = (host.unwrap_or_else(|| asked.0.clone()), port);
-            let slot = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
-            map.push((slot(first), slot(last), address));
-        }
-        Ok(Self(map))
-    }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use actornot_core::{DurabilityReport, Error, ErrorKind, Setting};
 use redis::Value;
 
-use crate::connection::{Address, Nodes};
+use crate::connection::Nodes;
 use crate::error::incompatible;
 use crate::row::{Parts, bytes};
+use crate::slice::Address;
 
 /// Before it there is no way to judge memory ahead of a script.
 const OLDEST: u32 = 7;

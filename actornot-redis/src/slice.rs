@@ -1,7 +1,9 @@
-//! What goes in: the keys of an entity, and the calls of one trip.
+//! What goes in: the keys of an entity, the calls of one trip, and which node each goes to.
 
-use actornot_core::EntityId;
+use actornot_core::{EntityId, Error};
+use redis::Value;
 
+use crate::row::Parts;
 use crate::statements::Verb;
 
 /// The place of everything that is stored: the namespace, cut into partitions.
@@ -135,6 +137,34 @@ impl Call {
             command.arg(arg.as_slice());
         }
         command
+    }
+}
+
+pub(crate) type Address = (String, u16);
+
+/// Which node owns which slots; empty when it must be asked for.
+#[derive(Default)]
+pub(crate) struct Map(pub(crate) Vec<(u16, u16, Address)>);
+
+impl Map {
+    pub(crate) fn owner(&self, slot: u16) -> Option<&Address> {
+        self.0.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, address)| address)
+    }
+
+    /// `[first slot, last slot, [host, port, ..] of the primary, replicas..]` for each range.
+    pub(crate) fn parse(value: Value, asked: &Address) -> Result<Self, Error> {
+        let mut map = Vec::new();
+        for range in Parts::of(value)?.rest() {
+            let mut range = Parts::of(range)?;
+            let (first, last) = (range.number()?.unwrap_or(0), range.number()?.unwrap_or(0));
+            let mut primary = Parts::of(range.value())?;
+            let host = primary.text()?.filter(|host| !host.is_empty() && host != "?");
+            let port = u16::try_from(primary.number()?.unwrap_or(0)).unwrap_or(0);
+            let address = (host.unwrap_or_else(|| asked.0.clone()), port);
+            let slot = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+            map.push((slot(first), slot(last), address));
+        }
+        Ok(Self(map))
     }
 }
 

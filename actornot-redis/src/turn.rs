@@ -37,8 +37,10 @@ impl Turn {
     }
 }
 
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// All of them at once, in this task, so that dropping the call drops all of it.
-pub(crate) async fn all<'a, T>(futures: Vec<Pin<Box<dyn Future<Output = T> + Send + 'a>>>) -> Vec<T> {
+pub(crate) async fn all<T>(futures: Vec<Boxed<'_, T>>) -> Vec<T> {
     let mut waiting: Vec<_> = futures.into_iter().map(Some).collect();
     let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();
     std::future::poll_fn(|cx| {

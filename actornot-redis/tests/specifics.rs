@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use actornot_core::{
@@ -162,7 +163,8 @@ async fn several_processes_relay_the_same_sends_once_and_in_order() {
     for answer in first.into_iter().chain(again) {
         answer.unwrap();
     }
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let due = queue.due(&query).await.unwrap();
     assert_eq!(due.entities.len(), 6, "{due:?}");
     let found = queue.peek(&entity("bob"), 1000).await.unwrap();
@@ -226,4 +228,127 @@ async fn a_cluster_is_found_through_any_of_its_nodes() {
     let other = RedisQueue::open(RedisConfig::cluster(seeds).namespace(namespace)).await.unwrap();
     assert_eq!(other.peek(&entity("a"), 9).await.unwrap().len(), 1);
     assert_eq!(other.doctor().await.unwrap().settings.len(), 15, "five settings of three primaries");
+}
+
+/// A certificate for this machine that signs itself, made for one test.
+fn certificate(dir: &std::path::Path) -> [String; 2] {
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| dir.join(name).display().to_string());
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    openssl.args([
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    ]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &key, "-out", &certificate]);
+    assert!(openssl.output().expect("openssl must be installed").status.success());
+    [key, certificate]
+}
+
+#[tokio::test]
+async fn tls_trusts_the_named_authority_and_no_other() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let [key, certificate] = certificate(dir.path());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut options = vec!["--appendonly", "yes", "--appendfsync", "always", "--tls-auth-clients", "no"];
+    options.extend(["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]);
+    options.extend(["--tls-ca-cert-file", &certificate]);
+    let _server = Server::start(&options);
+    let pem = std::fs::read(&certificate).unwrap();
+    let url = format!("rediss://localhost:{port}/");
+    let config = || RedisConfig::new(url.as_str()).patience(Duration::from_millis(500));
+    let error = RedisQueue::open(config()).await.unwrap_err();
+    assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+    let queue = RedisQueue::open(config().root_certificate(pem.clone())).await.unwrap();
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+    queue.heartbeat().await.unwrap();
+    for config in
+        [config().root_certificate("no PEM"), RedisConfig::new("redis://localhost/").root_certificate(pem)]
+    {
+        let error = RedisQueue::open(config).await.unwrap_err();
+        assert!(error.to_string().starts_with("root_certificate"), "{error}");
+    }
+}
+
+/// Three primaries of one test.
+fn own_cluster() -> Vec<Server> {
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--cluster-enabled", "yes"];
+    let options =
+        [&options[..], &["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"]].concat();
+    // The port between the nodes is 10000 above.
+    let servers: Vec<Server> = std::iter::repeat_with(|| Server::start(&options)).take(3).collect();
+    for (n, server) in servers.iter().enumerate() {
+        let mut admin = server.connection();
+        let (first, last) = (n * 5462, ((n + 1) * 5462 - 1).min(16383));
+        redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(last).exec(&mut admin).unwrap();
+        redis::cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(servers[0].port).exec(&mut admin).unwrap();
+    }
+    for server in &servers {
+        let mut admin = server.connection();
+        // The gate: each node knows who owns all slots.
+        loop {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut admin).unwrap();
+            if info.contains("cluster_slots_assigned:16384") && info.contains("cluster_state:ok") {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+    servers
+}
+
+#[tokio::test]
+async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
+    let mut servers = own_cluster();
+    let url = format!("{}?cluster=true", servers[0].url());
+    let config = RedisConfig::new(url).patience(Duration::from_millis(500));
+    let queue = RedisQueue::open(config).await.unwrap();
+    let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
+    for answer in queue.enqueue(&items("1")).await {
+        answer.unwrap();
+    }
+    servers[2].kill();
+    let mut refused = Vec::new();
+    for (n, answer) in queue.enqueue(&items("2")).await.into_iter().enumerate() {
+        if let Err(error) = answer {
+            let kind = error.kind();
+            use actornot_core::ErrorKind::{Unavailable, UnknownOutcome};
+            assert!(matches!(kind, Unavailable | UnknownOutcome), "{error}");
+            refused.push(n);
+        }
+    }
+    assert!((1..30).contains(&refused.len()), "{refused:?}");
+    for (n, answer) in queue.enqueue(&items("3")).await.into_iter().enumerate() {
+        match answer {
+            Ok(_) => assert!(!refused.contains(&n)),
+            Err(error) => {
+                assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+                assert!(refused.contains(&n));
+            }
+        }
+    }
+    servers[2].run();
+    let all = async { while queue.enqueue(&items("3")).await.iter().any(Result::is_err) {} };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("it comes back");
+    for n in refused {
+        let found = queue.peek(&entity(&format!("k{n}")), 9).await.unwrap();
+        let ids: Vec<&str> = found.iter().map(|message| message.id.as_str()).collect();
+        assert_eq!(ids, ["1", "3"]);
+    }
+}
+
+#[tokio::test]
+async fn the_install_role_can_install_and_no_more() {
+    let server = Server::durable();
+    let mut admin = server.connection();
+    let rights: Vec<&str> = include_str!("../acl/install.acl").split_whitespace().skip(1).collect();
+    redis::cmd("ACL").arg("SETUSER").arg(rights).exec(&mut admin).unwrap();
+    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.port);
+    RedisQueue::install(RedisConfig::new(url.as_str())).await.unwrap();
+    let queue = RedisQueue::connect(&url).await.unwrap();
+    let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), actornot_core::ErrorKind::AccessDenied, "{error}");
 }

@@ -248,7 +248,9 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Nodes of a cluster also listen 10000 above.
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::iter::repeat_with(free).find(|port| *port < 55_000).unwrap();
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut server = Self { dir: TempDir::new().unwrap(), port, options, child: None };
         server.run();
