@@ -1,0 +1,354 @@
+//! What only this database has: slots, scripts that a server forgets, keys that must go.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use actornot_core::{
+    Admission, DueQuery, Effect, Enqueue, EntityId, Envelope, Inspect, LockableQueue, Next, Position,
+    TryLock, Updated, Verdict,
+};
+use actornot_redis::{RedisConfig, RedisQueue, redis};
+
+use crate::common::*;
+
+async fn cluster() -> (RedisQueue, Clearing) {
+    let (url, namespace) = (url("ACTORNOT_REDIS_CLUSTER_URL"), random());
+    let config = RedisConfig::new(url.as_str()).namespace(namespace.as_str());
+    (RedisQueue::open(config).await.unwrap(), Clearing(Outside::new(&url, &namespace)))
+}
+
+struct Clearing(Outside);
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn envelope(key: &str, id: &str) -> Effect {
+    Effect::Send(Envelope { entity: entity(key), message: message(id) })
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgets_at_any_moment_are_sent_again() {
+    let server = Server::durable();
+    let queue = RedisQueue::connect(&server.url()).await.unwrap();
+    let mut admin = server.connection();
+    let mut flush = || redis::cmd("SCRIPT").arg("FLUSH").exec(&mut admin).unwrap();
+    for n in 0..3 {
+        flush();
+        let items: Vec<Enqueue> = (0..20).map(|k| post(&format!("k{k}"), &format!("m{n}"))).collect();
+        for answer in queue.enqueue(&items).await {
+            assert_eq!(answer.unwrap().admissions, [Admission::Accepted]);
+        }
+        flush();
+        let grant = lock(&queue, "k0").await.unwrap();
+        flush();
+        let mut draft = commit(&grant.lease, grant.batch.ids());
+        draft.effects = vec![envelope("bob", &format!("s{n}"))];
+        draft.next = Next::Release;
+        let updated = queue.update_locked(&[draft]).await.remove(0).unwrap();
+        assert!(matches!(updated, Updated::Released { .. }), "{updated:?}");
+        flush();
+        // Relayed, although the channel was read before the commit got through.
+        assert_eq!(queue.peek(&entity("bob"), 9).await.unwrap().len(), n + 1);
+        flush();
+        let due =
+            queue.due(&DueQuery { kinds: vec!["counter".into()], limit: 100, after: None }).await.unwrap();
+        assert_eq!(due.entities.len(), 20);
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_done_is_deleted() {
+    let (queue, outside) = cluster().await;
+    let keys: Vec<String> = (0..10).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        let mut late = message("late");
+        late.delay = Duration::from_secs(5);
+        let mut item = post(key, "1");
+        item.messages.push(late);
+        ok(&queue, item).await;
+    }
+    outside.0.elapse(Duration::from_secs(6));
+    for key in &keys {
+        let grant = lock(&queue, key).await.unwrap();
+        assert_eq!(grant.batch.messages.len(), 2);
+        let mut draft = commit(&grant.lease, grant.batch.ids());
+        draft.effects = vec![envelope(&format!("to_{key}"), "sent")];
+        queue.update_locked(&[draft]).await.remove(0).unwrap();
+        let grant = lock(&queue, &format!("to_{key}")).await.unwrap();
+        let mut draft = commit(&grant.lease, vec![]);
+        draft.verdict = Verdict::DeadLetter { error: "no".into() };
+        queue.update_locked(&[draft]).await.remove(0).unwrap();
+    }
+    for letter in queue.dead_letters("counter", None, 100).await.unwrap() {
+        assert!(queue.redrive(&letter, Position::Tail).await.unwrap());
+        let grant = lock(&queue, letter.entity.key()).await.unwrap();
+        queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    }
+    let count = |letters: &str| {
+        let kind =
+            |key: &String| letters.contains(key.split("}:").nth(1).unwrap().split(':').next().unwrap());
+        outside.0.all_keys().iter().filter(|key| kind(key)).count()
+    };
+    // Bodies, delayed, dead letters and their order, ready, locked, channels.
+    assert_eq!(count("m d x y i r l o oc"), 0, "{:?}", outside.0.all_keys());
+    // Rows and states of all, and what was seen, until its retention is over.
+    assert_eq!((count("e"), count("z"), count("s")), (20, 20, 20));
+    outside.0.elapse(Duration::from_secs(62));
+    // Looked at, an expired key goes.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(count("s"), 0, "{:?}", outside.0.all_keys());
+}
+
+#[tokio::test]
+async fn a_slice_over_all_primaries_answers_item_by_item() {
+    let (queue, outside) = cluster().await;
+    let items: Vec<Enqueue> = (0..64).map(|n| post(&format!("k{n}"), "1")).collect();
+    for answer in queue.enqueue(&items).await {
+        answer.unwrap();
+    }
+    // A row of another type spoils its own item only.
+    let (mut connection, key) = outside.0.find(":e:counter/k7");
+    redis::cmd("DEL").arg(&key).exec(&mut connection).unwrap();
+    redis::cmd("SET").arg(&key).arg("no row").exec(&mut connection).unwrap();
+    let items: Vec<Enqueue> = (0..64).map(|n| post(&format!("k{n}"), "2")).collect();
+    for (n, answer) in queue.enqueue(&items).await.into_iter().enumerate() {
+        assert_eq!(answer.is_err(), n == 7, "{n}: {answer:?}");
+        if let Err(error) = answer {
+            assert_eq!(error.entity(), Some(&entity("k7")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_that_are_dropped_do_not_shift_the_answers_of_others() {
+    let server = Server::durable();
+    let queue = RedisQueue::connect(&server.url()).await.unwrap();
+    for n in 0..200_u32 {
+        let items = [post("dropped", &n.to_string()), post("other", &n.to_string())];
+        let _ =
+            tokio::time::timeout(Duration::from_micros(u64::from(n * 7 % 900)), queue.enqueue(&items)).await;
+        let key = format!("k{n}");
+        assert_eq!(queue.read(&[entity(&key)]).await.unwrap(), [None]);
+        ok(&queue, post(&key, "1")).await;
+        let found = queue.peek(&entity(&key), 9).await.unwrap();
+        assert_eq!(found.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn several_processes_relay_the_same_sends_once_and_in_order() {
+    let (queue, _outside) = cluster().await;
+    ok(&queue, post("alice", "go")).await;
+    let grant = lock(&queue, "alice").await.unwrap();
+    let mut draft = commit(&grant.lease, grant.batch.ids());
+    // More than one trip carries, and to several partitions.
+    for n in 0..150 {
+        draft.effects.push(envelope("bob", &format!("b{n}")));
+        draft.effects.push(envelope(&format!("c{}", n % 5), &format!("c{n}")));
+    }
+    let drafts = [draft];
+    let query = DueQuery { kinds: vec!["counter".into()], limit: 100, after: None };
+    let (first, again, a, b) = tokio::join!(
+        queue.update_locked(&drafts),
+        queue.update_locked(&drafts),
+        queue.due(&query),
+        queue.due(&query),
+    );
+    for answer in first.into_iter().chain(again) {
+        answer.unwrap();
+    }
+    a.unwrap();
+    b.unwrap();
+    let due = queue.due(&query).await.unwrap();
+    assert_eq!(due.entities.len(), 6, "{due:?}");
+    let found = queue.peek(&entity("bob"), 1000).await.unwrap();
+    let ids: Vec<String> = found.iter().map(|message| message.id.to_string()).collect();
+    assert_eq!(ids, (0..150).map(|n| format!("b{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed() {
+    let (queue, outside) = cluster().await;
+    ok(&queue, post("a", "1")).await;
+    let slots = |connection: &mut redis::Connection, key: &str| -> u16 {
+        redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(connection).unwrap()
+    };
+    let (mut from, key) = outside.0.find(":e:counter/a");
+    let slot = slots(&mut from, &key);
+    let id = |connection: &mut redis::Connection| -> String {
+        redis::cmd("CLUSTER").arg("MYID").query(connection).unwrap()
+    };
+    let source = id(&mut from);
+    let mut nodes = outside.0.connections();
+    let ids: Vec<String> = nodes.iter_mut().map(id).collect();
+    let to = ids.iter().position(|id| *id != source).unwrap();
+    let port: u16 =
+        redis::cmd("CONFIG").arg("GET").arg("port").query::<(String, u16)>(&mut nodes[to]).unwrap().1;
+    let set = |connection: &mut redis::Connection, how: &[&str]| {
+        redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(how).exec(connection).unwrap();
+    };
+    let mut move_slot = |from: &mut redis::Connection, source: &str, to: usize, target: &str, port: u16| {
+        set(&mut nodes[to], &["IMPORTING", source]);
+        set(from, &["MIGRATING", target]);
+        let keys: Vec<String> =
+            redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(1000).query(from).unwrap();
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate.arg("127.0.0.1").arg(port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
+        migrate.exec(from).unwrap();
+        set(&mut nodes[to], &["NODE", target]);
+        set(from, &["NODE", target]);
+    };
+    move_slot(&mut from, &source, to, &ids[to], port);
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Duplicate]);
+    assert_eq!(ok(&queue, post("a", "2")).await.admissions, [Admission::Accepted]);
+    // And back, for other tests.
+    let back = ids.iter().position(|id| *id == source).unwrap();
+    let (mut now, _) = outside.0.find(":e:counter/a");
+    let port: u16 = redis::cmd("CONFIG").arg("GET").arg("port").query::<(String, u16)>(&mut from).unwrap().1;
+    move_slot(&mut now, &ids[to], back, &source, port);
+    let ask = TryLock { entity: EntityId::new("counter", "a").unwrap(), request: request() };
+    let grant = queue.try_lock(&[ask]).await.remove(0).unwrap().unwrap();
+    assert_eq!(grant.batch.messages.len(), 2);
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_through_any_of_its_nodes() {
+    let (queue, outside) = cluster().await;
+    ok(&queue, post("a", "1")).await;
+    let (_, key) = outside.0.find("}:meta");
+    let namespace = key.trim_start_matches('{').split('}').next().unwrap().to_owned();
+    let known = url("ACTORNOT_REDIS_CLUSTER_URL");
+    let seeds = ["redis://127.0.0.1:1/", known.as_str()];
+    let other = RedisQueue::open(RedisConfig::cluster(seeds).namespace(namespace)).await.unwrap();
+    assert_eq!(other.peek(&entity("a"), 9).await.unwrap().len(), 1);
+    assert_eq!(other.doctor().await.unwrap().settings.len(), 15, "five settings of three primaries");
+}
+
+/// A certificate for this machine that signs itself, made for one test.
+fn certificate(dir: &std::path::Path) -> [String; 2] {
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| dir.join(name).display().to_string());
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    openssl.args([
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    ]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &key, "-out", &certificate]);
+    assert!(openssl.output().expect("openssl must be installed").status.success());
+    [key, certificate]
+}
+
+#[tokio::test]
+async fn tls_trusts_the_named_authority_and_no_other() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let [key, certificate] = certificate(dir.path());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut options = vec!["--appendonly", "yes", "--appendfsync", "always", "--tls-auth-clients", "no"];
+    options.extend(["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]);
+    options.extend(["--tls-ca-cert-file", &certificate]);
+    let _server = Server::start(&options);
+    let pem = std::fs::read(&certificate).unwrap();
+    let url = format!("rediss://localhost:{port}/");
+    let config = || RedisConfig::new(url.as_str()).patience(Duration::from_millis(500));
+    let error = RedisQueue::open(config()).await.unwrap_err();
+    assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+    let queue = RedisQueue::open(config().root_certificate(pem.clone())).await.unwrap();
+    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+    queue.heartbeat().await.unwrap();
+    for config in
+        [config().root_certificate("no PEM"), RedisConfig::new("redis://localhost/").root_certificate(pem)]
+    {
+        let error = RedisQueue::open(config).await.unwrap_err();
+        assert!(error.to_string().starts_with("root_certificate"), "{error}");
+    }
+}
+
+/// Three primaries of one test.
+fn own_cluster() -> Vec<Server> {
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--cluster-enabled", "yes"];
+    let options =
+        [&options[..], &["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"]].concat();
+    // The port between the nodes is 10000 above.
+    let servers: Vec<Server> = std::iter::repeat_with(|| Server::start(&options)).take(3).collect();
+    for (n, server) in servers.iter().enumerate() {
+        let mut admin = server.connection();
+        let (first, last) = (n * 5462, ((n + 1) * 5462 - 1).min(16383));
+        redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(last).exec(&mut admin).unwrap();
+        redis::cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(servers[0].port).exec(&mut admin).unwrap();
+    }
+    for server in &servers {
+        let mut admin = server.connection();
+        // The gate: each node knows who owns all slots.
+        loop {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut admin).unwrap();
+            if info.contains("cluster_slots_assigned:16384") && info.contains("cluster_state:ok") {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    }
+    servers
+}
+
+#[tokio::test]
+async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
+    let mut servers = own_cluster();
+    let url = format!("{}?cluster=true", servers[0].url());
+    let config = RedisConfig::new(url).patience(Duration::from_millis(500));
+    let queue = RedisQueue::open(config).await.unwrap();
+    let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
+    for answer in queue.enqueue(&items("1")).await {
+        answer.unwrap();
+    }
+    servers[2].kill();
+    let mut refused = Vec::new();
+    for (n, answer) in queue.enqueue(&items("2")).await.into_iter().enumerate() {
+        if let Err(error) = answer {
+            let kind = error.kind();
+            use actornot_core::ErrorKind::{Unavailable, UnknownOutcome};
+            assert!(matches!(kind, Unavailable | UnknownOutcome), "{error}");
+            refused.push(n);
+        }
+    }
+    assert!((1..30).contains(&refused.len()), "{refused:?}");
+    for (n, answer) in queue.enqueue(&items("3")).await.into_iter().enumerate() {
+        match answer {
+            Ok(_) => assert!(!refused.contains(&n)),
+            Err(error) => {
+                assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+                assert!(refused.contains(&n));
+            }
+        }
+    }
+    servers[2].run();
+    let all = async { while queue.enqueue(&items("3")).await.iter().any(Result::is_err) {} };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("it comes back");
+    for n in refused {
+        let found = queue.peek(&entity(&format!("k{n}")), 9).await.unwrap();
+        let ids: Vec<&str> = found.iter().map(|message| message.id.as_str()).collect();
+        assert_eq!(ids, ["1", "3"]);
+    }
+}
+
+#[tokio::test]
+async fn the_install_role_can_install_and_no_more() {
+    let server = Server::durable();
+    let mut admin = server.connection();
+    let rights: Vec<&str> = include_str!("../acl/install.acl").split_whitespace().skip(1).collect();
+    redis::cmd("ACL").arg("SETUSER").arg(rights).exec(&mut admin).unwrap();
+    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.port);
+    RedisQueue::install(RedisConfig::new(url.as_str())).await.unwrap();
+    let queue = RedisQueue::connect(&url).await.unwrap();
+    let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), actornot_core::ErrorKind::AccessDenied, "{error}");
+}
