@@ -184,7 +184,7 @@ async fn a_server_killed_in_the_middle_of_5000_posts_loses_none_that_was_accepte
     for n in 0..10 {
         handled.extend(mailbox.read(format!("e{n}")).await.unwrap().unwrap().state);
     }
-    let accepted = accepted.lock().unwrap();
+    let accepted = accepted.lock().unwrap().clone();
     assert!(accepted.len() > 1500, "{}", accepted.len());
     assert_eq!(accepted.difference(&handled).collect::<Vec<_>>(), Vec::<&i64>::new());
     assert_eq!(mailbox.dead_letters(None, 10).await.unwrap(), []);

@@ -97,12 +97,16 @@ impl Server {
         panic!("the server does not start");
     }
 
-    /// SIGKILL; the processes it started see it and end.
+    /// SIGKILL to it and to the processes it started, which would answer for a moment longer.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
+        let Some(mut process) = self.process.take() else { return };
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &process.id().to_string()]).output();
+        let _ = process.kill();
+        let children = String::from_utf8(children.unwrap().stdout).unwrap();
+        for child in children.split_whitespace() {
+            let _ = Command::new("kill").args(["-9", child]).stderr(Stdio::null()).status();
         }
+        let _ = process.wait();
     }
 }
 
