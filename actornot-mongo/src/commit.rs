@@ -31,6 +31,8 @@ struct Plan {
     batch: Vec<Queued>,
     counts: (u32, u32),
     next_due: Option<Duration>,
+    /// Nothing is queued yet, but it sent to itself: the lock is kept until that was relayed.
+    keeps: bool,
     stages: Vec<Document>,
 }
 
@@ -72,7 +74,7 @@ impl MongoQueue {
                 break;
             }
             let reply = db.write(update(&db.entities, statements)).await?;
-            let (mut settled, mut staged) = (Vec::new(), Vec::new());
+            let (mut settled, mut staged, mut kept) = (Vec::new(), Vec::new(), Vec::new());
             for (position, (index, commit, plan)) in steps.into_iter().enumerate() {
                 let entity = &commit.lease.entity;
                 match reply.outcome(position) {
@@ -81,6 +83,9 @@ impl MongoQueue {
                         settled.extend(ids);
                         if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. }) {
                             staged.push(entity);
+                        }
+                        if plan.keeps {
+                            kept.push((index, commit));
                         }
                         set(&mut answers, index, Ok(finish(commit, plan)));
                     }
@@ -92,6 +97,9 @@ impl MongoQueue {
             }
             if !staged.is_empty() {
                 self.relay(&staged).await.map_err(after_write)?;
+            }
+            for (index, commit) in kept {
+                set(&mut answers, index, self.go_on(commit).await.map_err(after_write));
             }
             if !settled.is_empty() {
                 // Off the path: whoever looks before it is done is told by the entity what is settled.
@@ -139,15 +147,67 @@ impl MongoQueue {
 
     /// The commit was applied before; this is how things stand now.
     async fn repeat(&self, commit: &Commit, row: &Row) -> Result<Updated, Error> {
-        if row.is_held_by(commit.lease.nonce) {
-            let wanted = (&commit.lease.entity, row.handed.as_slice());
-            let messages = self.stored(&[wanted]).await?.pop().unwrap_or_default();
-            if !messages.is_empty() {
-                let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
-                return Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch });
+        if !row.is_held_by(commit.lease.nonce) {
+            return Ok(Updated::Released { next_due: row.next_due() });
+        }
+        match row.handed.is_empty() {
+            true => self.go_on(commit).await,
+            false => self.current(&commit.lease.entity, row).await,
+        }
+    }
+
+    /// The second half of a commit that sent to itself: hands out what was relayed, or lets go.
+    async fn go_on(&self, commit: &Commit) -> Result<Updated, Error> {
+        let db = &self.inner.connection;
+        let (entity, nonce) = (&commit.lease.entity, commit.lease.nonce);
+        let max = if let Next::Batch { max } = commit.next { max.max(1) } else { 1 };
+        for _ in 0..AGAIN {
+            let Some(row) = self.look(&[entity], max).await?.pop() else { break };
+            if !row.is_held_by(nonce) || row.last_commit.as_deref() != Some(&commit.id.to_string()) {
+                return Ok(Updated::Released { next_due: row.next_due() });
+            }
+            if !row.handed.is_empty() {
+                return self.current(entity, &row).await;
+            }
+            let mut next = row.head.clone();
+            next.truncate(max.min(row.batch_limit).max(1) as usize);
+            if row.paused.is_some() {
+                next.clear();
+            }
+            let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
+            let empty = doc! { "$or": [!row.head.is_empty(), { "$eq": ["$mark", row.mark] }] };
+            let ours = doc! { "$and": [statements::held_by(nonce), same, empty] };
+            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
+            let mut stages = vec![doc! { "$set": { "fence": raised } }];
+            if next.is_empty() {
+                stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
+                stages.push(statements::unlock());
+            } else {
+                stages.push(statements::hand(&handed(&next)));
+                let length = millis(commit.lease.length);
+                stages.push(doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } });
+            }
+            stages.push(wake());
+            let statement = doc! { "q": { "_id": name(entity) }, "u": stages };
+            match db.write(update(&db.entities, vec![statement])).await?.outcome(0) {
+                Outcome::Applied if next.is_empty() => return Ok(Updated::Released { next_due: row.next_due() }),
+                Outcome::Applied => {
+                    let counts = row.counts(&next, false);
+                    let fence = row.fence.unwrap_or_default() + 1;
+                    return Ok(Updated::Continue { fence, batch: batch(next, counts, row.batch_limit) });
+                }
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error.with_entity(entity)),
             }
         }
-        Ok(Updated::Released { next_due: row.next_due() })
+        Err(after_write(crowded()))
+    }
+
+    /// What a holder was handed and has not settled.
+    async fn current(&self, entity: &EntityId, row: &Row) -> Result<Updated, Error> {
+        let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
+        let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
+        Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
     }
 }
 
@@ -215,8 +275,13 @@ fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
     let wants = matches!(commit.next, Next::Batch { .. }) && !stops;
     let counts = row.counts(&next, !settled.is_empty());
     let next_due = next_due(row, commit, is_empty);
-    let stages = stages(row, commit, &settled, &next, is_empty, wants);
-    Plan { settled, batch: next, counts, next_due, stages }
+    let own = commit.effects.iter().any(|effect| match effect {
+        Effect::Send(envelope) => envelope.entity == commit.lease.entity && envelope.message.delay.is_zero(),
+        _ => false,
+    });
+    let keeps = wants && next.is_empty() && own;
+    let stages = stages(row, commit, &settled, &next, is_empty, wants, keeps);
+    Plan { settled, batch: next, counts, next_due, keeps, stages }
 }
 
 /// When it wants to be looked at again, once the lock is let go.
@@ -247,12 +312,13 @@ fn stages(
     batch: &[Queued],
     is_empty: bool,
     wants: bool,
+    keeps: bool,
 ) -> Vec<Document> {
     let (count, acked) = (settled.len(), commit.acked.len());
     let same_mark = doc! { "$eq": ["$mark", row.mark] };
     let mut stages = vec![
         doc! { "$set": { "fence": { "$switch": {
-            "branches": guards(row, commit, batch, wants), "default": { "$add": ["$fence", 1_i64] } } } } },
+            "branches": guards(row, commit, batch, wants && !keeps), "default": { "$add": ["$fence", 1_i64] } } } } },
     ];
     let done: Vec<Document> = settled.iter().map(|(id, u)| {
         doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
@@ -309,7 +375,10 @@ fn stages(
     let first = row.late.map_or(Bson::Null, |(due, _)| codec::date(due).into());
     let seen = if row.late.is_some() { first.clone() } else { "$$REMOVE".into() };
     stages.push(doc! { "$set": { "delayed_at": { "$cond": [same_mark.clone(), seen, { "$min": ["$delayed_at", first] }] } } });
-    if batch.is_empty() {
+    if keeps {
+        let length = millis(commit.lease.length);
+        stages.push(doc! { "$set": { "handed": [], "deadline": { "$add": ["$$NOW", length] } } });
+    } else if batch.is_empty() {
         let queued = doc! { "$or": [!is_empty, { "$not": [same_mark] }] };
         stages.push(doc! { "$set": { "queued": queued } });
         stages.push(statements::unlock());

@@ -61,16 +61,18 @@ impl Inspect for MongoQueue {
 
     async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
         let db = &self.inner.connection;
-        let settled = self.settled(entity).await?;
+        let entry = self.ends(entity).await?;
+        let (settled, buried) = (incarnations(&entry, "done"), incarnations(&entry, "bury"));
         let names: Vec<Document> = ids.iter().map(|id| codec::message_name(entity, id.as_str())).collect();
         let rows = db.read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },
             "projection": { "q": 1, "d": 1, "x": 1, "u": 1 } }).await?;
         let place = |id: &MessageId| {
             let id = codec::message_name(entity, id.as_str());
             let Some(row) = rows.iter().find(|row| row.get_document("_id").is_ok_and(|found| *found == id)) else { return Location::Gone };
-            let is_settled = row.get_object_id("u").is_ok_and(|u| settled.contains(&u));
+            let is_of = |list: &[ObjectId]| row.get_object_id("u").is_ok_and(|u| list.contains(&u));
+            let is_settled = is_of(&settled);
             match () {
-                () if row.contains_key("x") => Location::Dead,
+                () if row.contains_key("x") || is_of(&buried) => Location::Dead,
                 () if row.contains_key("d") || row.contains_key("q") && !is_settled => Location::Queued,
                 () => Location::Gone,
             }
@@ -185,13 +187,16 @@ impl MongoQueue {
         }).collect()
     }
 
-    /// What the last commit settled, and is perhaps still stored.
-    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
+    /// What the last commit settled and buried, and what is perhaps still stored as it was.
+    async fn ends(&self, entity: &EntityId) -> Result<Document, Error> {
         let db = &self.inner.connection;
         let rows = db.read(doc! { "find": &db.entities, "filter": { "_id": name(entity) },
-            "projection": { "done": 1 } }).await?;
-        let done = rows.first().map(|row| documents(row, "done")).unwrap_or_default();
-        Ok(done.iter().filter_map(|entry| entry.get_object_id("u").ok()).collect())
+            "projection": { "done": 1, "bury": 1 } }).await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
+        Ok(incarnations(&self.ends(entity).await?, "done"))
     }
 
     /// Where the queue of an entity begins.
@@ -237,6 +242,10 @@ impl MongoQueue {
             )),
         }
     }
+}
+
+fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {
+    documents(entity, list).iter().filter_map(|entry| entry.get_object_id("u").ok()).collect()
 }
 
 fn timestamp(number: u64) -> Timestamp {

@@ -206,6 +206,7 @@ impl MongoQueue {
         let incoming: Vec<Incoming<'_>> = sends.iter().map(|(sender, target, message, now)| Incoming {
             entity: target, message, now: *now, hold: Some(sender.clone()),
         }).collect();
+        let mut marks: Vec<Document> = Vec::new();
         if !incoming.is_empty() {
             let inserted = self.insert(&incoming).await?;
             // How many are new, whether one may be run at once, and when the first delayed one is due.
@@ -218,19 +219,11 @@ impl MongoQueue {
                     None => *queued = true,
                 }
             }
-            let marks = targets.into_iter().map(|(target, (count, queued, due))| {
+            marks.extend(targets.into_iter().map(|(target, (count, queued, due))| {
                 let mut stages = statements::bump(count, queued, due);
                 stages.push(statements::wake());
                 doc! { "q": { "_id": name(target) }, "u": stages, "upsert": true }
-            });
-            let marks: Vec<Document> = marks.collect();
-            for _ in 0..AGAIN {
-                let reply = db.write(update(&db.entities, marks.clone())).await?;
-                reply.check()?;
-                if !(0..marks.len()).any(|index| reply.duplicate(index)) {
-                    break;
-                }
-            }
+            }));
         }
         let clear = rows.iter().map(|row| {
             let of = |field: &str, key: &str| -> Vec<Bson> {
@@ -246,28 +239,45 @@ impl MongoQueue {
             ];
             doc! { "q": { "_id": row.get("_id").cloned().unwrap_or(Bson::Null) }, "u": stages }
         });
-        let clear: Vec<Document> = clear.collect();
-        if !clear.is_empty() {
-            db.write(update(&db.entities, clear)).await?.check()?;
+        marks.extend(clear);
+        if marks.is_empty() {
+            return Ok(());
         }
-        self.let_go(&incoming).await
+        for _ in 0..AGAIN {
+            // In order, and no further than an error: the outbox is cleared when the targets were told.
+            let mut command = update(&db.entities, marks.clone());
+            command.insert("ordered", true);
+            let reply = db.write(command).await?;
+            reply.check()?;
+            if !(0..marks.len()).any(|index| reply.duplicate(index)) {
+                break;
+            }
+        }
+        let held = incoming.iter().filter_map(|incoming| {
+            Some((codec::message_name(incoming.entity, incoming.message.id.as_str()), incoming.hold.clone()?))
+        });
+        let (queue, held) = (self.clone(), held.collect());
+        tokio::spawn(async move {
+            if let Err(error) = queue.let_go(held).await {
+                tracing::debug!(%error, "the ids of relayed messages stay remembered");
+            }
+        });
+        Ok(())
     }
 
     /// G7: the outbox names them no more; from now on they expire.
-    async fn let_go(&self, incoming: &[Incoming<'_>]) -> Result<(), Error> {
-        if incoming.is_empty() {
+    async fn let_go(&self, held: Vec<(Document, Document)>) -> Result<(), Error> {
+        if held.is_empty() {
             return Ok(());
         }
         let db = &self.inner.connection;
         let later = doc! { "$add": ["$$NOW", RELAYER_MS] };
         let expires = doc! { "$cond": [{ "$gt": ["$over", Bson::Null] }, { "$max": ["$over", later] }, "$$REMOVE"] };
-        let each = |incoming: &Incoming<'_>| {
-            let id = codec::message_name(incoming.entity, incoming.message.id.as_str());
-            let hold = incoming.hold.clone().unwrap_or_default();
+        let each = |(id, hold): (Document, Document)| {
             doc! { "q": { "_id": id, "hold": hold },
                 "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
         };
-        db.write(update(&db.messages, incoming.iter().map(each).collect())).await?.check()
+        db.write(update(&db.messages, held.into_iter().map(each).collect())).await?.check()
     }
 }
 
