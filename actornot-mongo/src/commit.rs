@@ -59,7 +59,8 @@ impl MongoQueue {
                 let answer = match check(&row, commit, &missing) {
                     Check::Apply(plan) => {
                         let id = name(&commit.lease.entity);
-                        statements.push(doc! { "q": { "_id": id }, "u": plan.stages.clone(), "upsert": true });
+                        statements
+                            .push(doc! { "q": { "_id": id }, "u": plan.stages.clone(), "upsert": true });
                         steps.push((index, commit, plan));
                         continue;
                     }
@@ -81,7 +82,8 @@ impl MongoQueue {
                     Outcome::Applied => {
                         let ids = plan.settled.iter().map(|(id, u)| (codec::message_name(entity, id), *u));
                         settled.extend(ids);
-                        if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. }) {
+                        if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. })
+                        {
                             staged.push(entity);
                         }
                         if plan.keeps {
@@ -190,7 +192,9 @@ impl MongoQueue {
             stages.push(wake());
             let statement = doc! { "q": { "_id": name(entity) }, "u": stages };
             match db.write(update(&db.entities, vec![statement])).await?.outcome(0) {
-                Outcome::Applied if next.is_empty() => return Ok(Updated::Released { next_due: row.next_due() }),
+                Outcome::Applied if next.is_empty() => {
+                    return Ok(Updated::Released { next_due: row.next_due() });
+                }
                 Outcome::Applied => {
                     let counts = row.counts(&next, false);
                     let fence = row.fence.unwrap_or_default() + 1;
@@ -316,13 +320,14 @@ fn stages(
 ) -> Vec<Document> {
     let (count, acked) = (settled.len(), commit.acked.len());
     let same_mark = doc! { "$eq": ["$mark", row.mark] };
-    let mut stages = vec![
-        doc! { "$set": { "fence": { "$switch": {
-            "branches": guards(row, commit, batch, wants && !keeps), "default": { "$add": ["$fence", 1_i64] } } } } },
-    ];
-    let done: Vec<Document> = settled.iter().map(|(id, u)| {
-        doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
-    }).collect();
+    let mut stages = vec![doc! { "$set": { "fence": { "$switch": {
+    "branches": guards(row, commit, batch, wants && !keeps), "default": { "$add": ["$fence", 1_i64] } } } } }];
+    let done: Vec<Document> = settled
+        .iter()
+        .map(|(id, u)| {
+            doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
+        })
+        .collect();
     let less = doc! { "$max": [0_i64, { "$subtract": ["$pending", signed(count as u64)] }] };
     // Nothing is left, and nobody posted since: whatever the count was, it is none.
     let pending = match is_empty && row.late.is_none() {
@@ -338,7 +343,7 @@ fn stages(
         Verdict::DeadLetter { error } => {
             if let Some((id, u)) = settled.get(acked) {
                 let letter = doc! { "i": literal(id.as_str()), "u": *u, "error": literal(error.as_str()),
-                    "attempts": "$deliveries" };
+                "attempts": "$deliveries" };
                 stages.push(doc! { "$set": { "bury": { "$concatArrays": ["$bury", [letter]] } } });
             }
             stages.push(doc! { "$set": { "wait": "$$REMOVE", "last_error": literal(error.as_str()) } });
@@ -359,7 +364,7 @@ fn stages(
     }
     if let Some(state) = &commit.state {
         stages.push(doc! { "$set": { "state": literal(state.json.as_str()),
-            "state_version": i64::from(state.state_version), "version": { "$add": ["$version", 1_i64] } } });
+        "state_version": i64::from(state.state_version), "version": { "$add": ["$version", 1_i64] } } });
     }
     let sends = commit.effects.iter().filter_map(|effect| match effect {
         Effect::Send(envelope) => Some(stage(envelope)),
