@@ -29,7 +29,11 @@ pub(crate) fn literal(value: impl Into<Bson>) -> Document {
 
 pub(crate) fn headers(headers: &Headers) -> Bson {
     // Pairs, not a document: a header may be named `$x`, or `a.b`.
-    headers.iter().map(|(name, value)| Bson::from(vec![name.clone(), value.clone()])).collect::<Vec<_>>().into()
+    headers
+        .iter()
+        .map(|(name, value)| Bson::from(vec![name.clone(), value.clone()]))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 fn decode_headers(row: &Document) -> Headers {

@@ -31,6 +31,8 @@ struct Plan {
     batch: Vec<Queued>,
     counts: (u32, u32),
     next_due: Option<Duration>,
+    /// Nothing is queued yet, but it sent to itself: the lock is kept until that was relayed.
+    keeps: bool,
     stages: Vec<Document>,
 }
 
@@ -57,7 +59,8 @@ impl MongoQueue {
                 let answer = match check(&row, commit, &missing) {
                     Check::Apply(plan) => {
                         let id = name(&commit.lease.entity);
-                        statements.push(doc! { "q": { "_id": id }, "u": plan.stages.clone(), "upsert": true });
+                        statements
+                            .push(doc! { "q": { "_id": id }, "u": plan.stages.clone(), "upsert": true });
                         steps.push((index, commit, plan));
                         continue;
                     }
@@ -72,15 +75,19 @@ impl MongoQueue {
                 break;
             }
             let reply = db.write(update(&db.entities, statements)).await?;
-            let (mut settled, mut staged) = (Vec::new(), Vec::new());
+            let (mut settled, mut staged, mut kept) = (Vec::new(), Vec::new(), Vec::new());
             for (position, (index, commit, plan)) in steps.into_iter().enumerate() {
                 let entity = &commit.lease.entity;
                 match reply.outcome(position) {
                     Outcome::Applied => {
                         let ids = plan.settled.iter().map(|(id, u)| (codec::message_name(entity, id), *u));
                         settled.extend(ids);
-                        if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. }) {
+                        if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. })
+                        {
                             staged.push(entity);
+                        }
+                        if plan.keeps {
+                            kept.push((index, commit));
                         }
                         set(&mut answers, index, Ok(finish(commit, plan)));
                     }
@@ -92,6 +99,9 @@ impl MongoQueue {
             }
             if !staged.is_empty() {
                 self.relay(&staged).await.map_err(after_write)?;
+            }
+            for (index, commit) in kept {
+                set(&mut answers, index, self.go_on(commit).await.map_err(after_write));
             }
             if !settled.is_empty() {
                 // Off the path: whoever looks before it is done is told by the entity what is settled.
@@ -139,15 +149,69 @@ impl MongoQueue {
 
     /// The commit was applied before; this is how things stand now.
     async fn repeat(&self, commit: &Commit, row: &Row) -> Result<Updated, Error> {
-        if row.is_held_by(commit.lease.nonce) {
-            let wanted = (&commit.lease.entity, row.handed.as_slice());
-            let messages = self.stored(&[wanted]).await?.pop().unwrap_or_default();
-            if !messages.is_empty() {
-                let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
-                return Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch });
+        if !row.is_held_by(commit.lease.nonce) {
+            return Ok(Updated::Released { next_due: row.next_due() });
+        }
+        match row.handed.is_empty() {
+            true => self.go_on(commit).await,
+            false => self.current(&commit.lease.entity, row).await,
+        }
+    }
+
+    /// The second half of a commit that sent to itself: hands out what was relayed, or lets go.
+    async fn go_on(&self, commit: &Commit) -> Result<Updated, Error> {
+        let db = &self.inner.connection;
+        let (entity, nonce) = (&commit.lease.entity, commit.lease.nonce);
+        let max = if let Next::Batch { max } = commit.next { max.max(1) } else { 1 };
+        for _ in 0..AGAIN {
+            let Some(row) = self.look(&[entity], max).await?.pop() else { break };
+            if !row.is_held_by(nonce) || row.last_commit.as_deref() != Some(&commit.id.to_string()) {
+                return Ok(Updated::Released { next_due: row.next_due() });
+            }
+            if !row.handed.is_empty() {
+                return self.current(entity, &row).await;
+            }
+            let mut next = row.head.clone();
+            next.truncate(max.min(row.batch_limit).max(1) as usize);
+            if row.paused.is_some() {
+                next.clear();
+            }
+            let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
+            let empty = doc! { "$or": [!row.head.is_empty(), { "$eq": ["$mark", row.mark] }] };
+            let ours = doc! { "$and": [statements::held_by(nonce), same, empty] };
+            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
+            let mut stages = vec![doc! { "$set": { "fence": raised } }];
+            if next.is_empty() {
+                stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
+                stages.push(statements::unlock());
+            } else {
+                stages.push(statements::hand(&handed(&next)));
+                let length = millis(commit.lease.length);
+                stages.push(doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } });
+            }
+            stages.push(wake());
+            let statement = doc! { "q": { "_id": name(entity) }, "u": stages };
+            match db.write(update(&db.entities, vec![statement])).await?.outcome(0) {
+                Outcome::Applied if next.is_empty() => {
+                    return Ok(Updated::Released { next_due: row.next_due() });
+                }
+                Outcome::Applied => {
+                    let counts = row.counts(&next, false);
+                    let fence = row.fence.unwrap_or_default() + 1;
+                    return Ok(Updated::Continue { fence, batch: batch(next, counts, row.batch_limit) });
+                }
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error.with_entity(entity)),
             }
         }
-        Ok(Updated::Released { next_due: row.next_due() })
+        Err(after_write(crowded()))
+    }
+
+    /// What a holder was handed and has not settled.
+    async fn current(&self, entity: &EntityId, row: &Row) -> Result<Updated, Error> {
+        let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
+        let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
+        Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
     }
 }
 
@@ -215,8 +279,13 @@ fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
     let wants = matches!(commit.next, Next::Batch { .. }) && !stops;
     let counts = row.counts(&next, !settled.is_empty());
     let next_due = next_due(row, commit, is_empty);
-    let stages = stages(row, commit, &settled, &next, is_empty, wants);
-    Plan { settled, batch: next, counts, next_due, stages }
+    let own = commit.effects.iter().any(|effect| match effect {
+        Effect::Send(envelope) => envelope.entity == commit.lease.entity && envelope.message.delay.is_zero(),
+        _ => false,
+    });
+    let keeps = wants && next.is_empty() && own;
+    let stages = stages(row, commit, &settled, &next, is_empty, wants, keeps);
+    Plan { settled, batch: next, counts, next_due, keeps, stages }
 }
 
 /// When it wants to be looked at again, once the lock is let go.
@@ -247,16 +316,18 @@ fn stages(
     batch: &[Queued],
     is_empty: bool,
     wants: bool,
+    keeps: bool,
 ) -> Vec<Document> {
     let (count, acked) = (settled.len(), commit.acked.len());
     let same_mark = doc! { "$eq": ["$mark", row.mark] };
-    let mut stages = vec![
-        doc! { "$set": { "fence": { "$switch": {
-            "branches": guards(row, commit, batch, wants), "default": { "$add": ["$fence", 1_i64] } } } } },
-    ];
-    let done: Vec<Document> = settled.iter().map(|(id, u)| {
-        doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
-    }).collect();
+    let mut stages = vec![doc! { "$set": { "fence": { "$switch": {
+    "branches": guards(row, commit, batch, wants && !keeps), "default": { "$add": ["$fence", 1_i64] } } } } }];
+    let done: Vec<Document> = settled
+        .iter()
+        .map(|(id, u)| {
+            doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
+        })
+        .collect();
     let less = doc! { "$max": [0_i64, { "$subtract": ["$pending", signed(count as u64)] }] };
     // Nothing is left, and nobody posted since: whatever the count was, it is none.
     let pending = match is_empty && row.late.is_none() {
@@ -272,7 +343,7 @@ fn stages(
         Verdict::DeadLetter { error } => {
             if let Some((id, u)) = settled.get(acked) {
                 let letter = doc! { "i": literal(id.as_str()), "u": *u, "error": literal(error.as_str()),
-                    "attempts": "$deliveries" };
+                "attempts": "$deliveries" };
                 stages.push(doc! { "$set": { "bury": { "$concatArrays": ["$bury", [letter]] } } });
             }
             stages.push(doc! { "$set": { "wait": "$$REMOVE", "last_error": literal(error.as_str()) } });
@@ -293,7 +364,7 @@ fn stages(
     }
     if let Some(state) = &commit.state {
         stages.push(doc! { "$set": { "state": literal(state.json.as_str()),
-            "state_version": i64::from(state.state_version), "version": { "$add": ["$version", 1_i64] } } });
+        "state_version": i64::from(state.state_version), "version": { "$add": ["$version", 1_i64] } } });
     }
     let sends = commit.effects.iter().filter_map(|effect| match effect {
         Effect::Send(envelope) => Some(stage(envelope)),
@@ -309,7 +380,10 @@ fn stages(
     let first = row.late.map_or(Bson::Null, |(due, _)| codec::date(due).into());
     let seen = if row.late.is_some() { first.clone() } else { "$$REMOVE".into() };
     stages.push(doc! { "$set": { "delayed_at": { "$cond": [same_mark.clone(), seen, { "$min": ["$delayed_at", first] }] } } });
-    if batch.is_empty() {
+    if keeps {
+        let length = millis(commit.lease.length);
+        stages.push(doc! { "$set": { "handed": [], "deadline": { "$add": ["$$NOW", length] } } });
+    } else if batch.is_empty() {
         let queued = doc! { "$or": [!is_empty, { "$not": [same_mark] }] };
         stages.push(doc! { "$set": { "queued": queued } });
         stages.push(statements::unlock());

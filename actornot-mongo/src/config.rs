@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actornot_core::Error;
-use mongodb::options::{ClientOptions, SelectionCriteria, ReadPreference};
+use mongodb::options::{ClientOptions, ReadPreference, SelectionCriteria};
 
 use crate::url;
 

@@ -92,7 +92,12 @@ impl Connection {
     }
 
     /// One command as it is; an error if the server refused it as a whole.
-    pub(crate) async fn run(&self, db: &Database, command: Document, doing: Doing) -> Result<Document, Error> {
+    pub(crate) async fn run(
+        &self,
+        db: &Database,
+        command: Document,
+        doing: Doing,
+    ) -> Result<Document, Error> {
         let _turn = self.line.turn().await?;
         match tokio::time::timeout(self.patience + ANSWER, db.run_command(command)).await {
             Ok(answer) => answer.map_err(|error| error::map(&error, doing)),
@@ -102,7 +107,8 @@ impl Connection {
 
     /// A write, durable on a majority when it answers.
     pub(crate) async fn write(&self, command: Document) -> Result<Reply, Error> {
-        let statements = ["updates", "documents", "deletes"].iter().find_map(|part| command.get_array(part).ok());
+        let statements =
+            ["updates", "documents", "deletes"].iter().find_map(|part| command.get_array(part).ok());
         let doing = if statements.is_some_and(|all| all.len() > 1) { Doing::Many } else { Doing::One };
         let answer = self.run(&self.db, command, doing).await?;
         let mut errors = BTreeMap::new();

@@ -7,7 +7,7 @@ use crate::MongoQueue;
 use crate::codec::{int, text};
 use crate::error::Doing;
 
-/// `$documents` and the shape of `$lookup` that the verbs use.
+/// The oldest server that the verbs were tried on: they use `$lookup` with fields and a pipeline.
 const OLDEST: i64 = 6;
 
 impl MongoQueue {
@@ -28,13 +28,21 @@ impl MongoQueue {
         }, None);
         add("writeConcern", "majority, journaled, for every write".to_owned(), None);
         // A run role may lack the right to ask; then they are reported as unknown.
-        let status = db.run(&db.db, doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0 }, Doing::Read).await;
+        let status = db
+            .run(&db.db, doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0 }, Doing::Read)
+            .await;
         let engine = status.ok().and_then(|status| {
-            status.get_document("storageEngine").ok().map(|engine| (text(engine, "name"), engine.get_bool("persistent").unwrap_or(true)))
+            status
+                .get_document("storageEngine")
+                .ok()
+                .map(|engine| (text(engine, "name"), engine.get_bool("persistent").unwrap_or(true)))
         });
         let lost = engine.as_ref().is_some_and(|(_, persistent)| !persistent);
-        add("storageEngine", engine.map_or("unknown: this role may not ask".to_owned(), |(name, _)| name),
-            lost.then_some("G1: this storage engine keeps nothing on the disk; use wiredTiger"));
+        add(
+            "storageEngine",
+            engine.map_or("unknown: this role may not ask".to_owned(), |(name, _)| name),
+            lost.then_some("G1: this storage engine keeps nothing on the disk; use wiredTiger"),
+        );
         if set.is_some() {
             let config = db.run(&admin, doc! { "replSetGetConfig": 1 }, Doing::Read).await;
             let journal = config.ok().and_then(|config| {
@@ -53,18 +61,25 @@ impl MongoQueue {
     pub(crate) async fn refuse_unsafe(&self) -> Result<(), Error> {
         let db = &self.inner.connection;
         let build = db.run(&db.db, doc! { "buildInfo": 1 }, Doing::Read).await?;
-        let version = build.get_array("versionArray").ok().and_then(|parts| {
-            Some(int(&doc! { "v": parts.first()?.clone() }, "v"))
-        });
+        let version = build
+            .get_array("versionArray")
+            .ok()
+            .and_then(|parts| Some(int(&doc! { "v": parts.first()?.clone() }, "v")));
         if version.unwrap_or(0) < OLDEST {
             return Err(Error::new(
                 ErrorKind::Incompatible,
-                format!("this server is MongoDB {}, actornot-mongo needs {OLDEST}.0 or newer", text(&build, "version")),
+                format!(
+                    "this server is MongoDB {}, actornot-mongo needs {OLDEST}.0 or newer",
+                    text(&build, "version")
+                ),
             ));
         }
         let report = self.report().await?;
         let allowed = &self.inner.target.allowed;
-        let bad = report.settings.iter().find(|setting| setting.voids.is_some() && !allowed.contains(&setting.name));
+        let bad = report
+            .settings
+            .iter()
+            .find(|setting| setting.voids.is_some() && !allowed.contains(&setting.name));
         match bad {
             None => Ok(()),
             Some(Setting { name, value, voids }) => Err(Error::new(

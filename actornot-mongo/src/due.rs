@@ -20,10 +20,9 @@ impl MongoQueue {
         let limit = query.limit as usize;
         let rows = db.read(self.due_command(query, after.as_ref())).await?;
         let mut due = Due::default();
-        let (mut staged, mut found) = (Vec::new(), 0);
+        let (mut staged, mut stale, mut found) = (Vec::new(), Vec::new(), 0);
         for row in &rows {
-            if let Some(next) = row.get("next") {
-                let _ = next;
+            if row.contains_key("next") {
                 due.next = Some(Duration::from_millis(codec::unsigned(int(row, "next"))));
                 continue;
             }
@@ -36,6 +35,9 @@ impl MongoQueue {
             if row.get_bool("staged").unwrap_or(false) {
                 staged.push(entity.clone());
             }
+            if row.get_bool("stale").unwrap_or(false) {
+                stale.push(entity.clone());
+            }
             if row.get_bool("ready").unwrap_or(false) {
                 due.entities.push(entity);
             }
@@ -45,6 +47,15 @@ impl MongoQueue {
         }
         if !staged.is_empty() {
             self.relay(&staged.iter().collect::<Vec<&EntityId>>()).await?;
+        }
+        if !stale.is_empty() {
+            // Told of a message that another had handled before: set right, or each sweep would find it again.
+            let stale: Vec<&EntityId> = stale.iter().collect();
+            for (entity, row) in stale.iter().zip(self.look(&stale, 1).await?) {
+                if row.head.is_empty() && row.queued {
+                    self.mend(entity, &row).await?;
+                }
+            }
         }
         if query.after.is_none() {
             for entity in self.orphans(query).await? {
@@ -63,25 +74,37 @@ impl MongoQueue {
         let mut filter = doc! { "wake_at": { "$exists": true }, "_id.k": kinds(), "$expr": over };
         if let Some((wake, entity)) = after {
             let wake = codec::date(*wake);
-            filter.insert("$or", vec![
-                doc! { "wake_at": { "$gt": wake } }, doc! { "wake_at": wake, "_id": { "$gt": name(entity) } },
-            ]);
+            filter.insert(
+                "$or",
+                vec![
+                    doc! { "wake_at": { "$gt": wake } },
+                    doc! { "wake_at": wake, "_id": { "$gt": name(entity) } },
+                ],
+            );
         }
         // Something is queued, or a delayed message is due; what is only staged is relayed, and reported later.
-        let head = doc! { "$or": ["$queued", { "$and": [
-            { "$gt": ["$delayed_at", Bson::Null] }, { "$lte": ["$delayed_at", "$$NOW"] }] }] };
-        let free = doc! { "$not": [{ "$or": [statements::live(), statements::paused(), statements::waiting()] }] };
+        let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };
+        let head = doc! { "$or": [{ "$gt": [{ "$size": "$head" }, 0] }, { "$and": [
+        { "$gt": ["$delayed_at", Bson::Null] }, { "$lte": ["$delayed_at", "$$NOW"] }] }] };
+        let free =
+            doc! { "$not": [{ "$or": [statements::live(), statements::paused(), statements::waiting()] }] };
         let next = vec![
             doc! { "$match": { "wake_at": { "$exists": true }, "_id.k": kinds(),
-                "$expr": { "$gt": ["$wake_at", "$$NOW"] } } },
-            doc! { "$sort": { "wake_at": 1, "_id": 1 } }, doc! { "$limit": 1 },
+            "$expr": { "$gt": ["$wake_at", "$$NOW"] } } },
+            doc! { "$sort": { "wake_at": 1, "_id": 1 } },
+            doc! { "$limit": 1 },
             doc! { "$project": { "_id": 0, "next": { "$subtract": ["$wake_at", "$$NOW"] } } },
         ];
         doc! { "aggregate": &db.entities, "cursor": {}, "pipeline": [
             { "$match": filter }, { "$sort": { "wake_at": 1, "_id": 1 } },
             // One more than asked for tells whether there is a next page.
             { "$limit": i64::from(query.limit) + 1 },
-            { "$project": { "wake_at": 1, "staged": statements::staged(), "ready": { "$and": [head, free] } } },
+            { "$lookup": { "from": &db.messages, "localField": "_id", "foreignField": "q", "as": "head",
+                "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
+                { "$sort": { "seq": 1 } }, { "$match": { "$expr": unsettled } }, { "$limit": 1 },
+                { "$project": { "_id": 1 } }] } },
+            { "$project": { "wake_at": 1, "staged": statements::staged(), "ready": { "$and": [head.clone(), free] },
+                "stale": { "$and": ["$queued", { "$not": [head] }] } } },
             { "$unionWith": { "coll": &db.entities, "pipeline": next } },
         ] }
     }

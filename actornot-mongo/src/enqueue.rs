@@ -49,9 +49,17 @@ impl MongoQueue {
         // Only where the limit matters, ids are asked for: they do not count twice.
         let room = |item: &Enqueue, row: &Row| item.backlog_limit.saturating_sub(row.pending);
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > room(item, row));
-        let mut known = self.known(tight.flat_map(|(item, _)| {
-            item.messages.iter().map(|message| codec::message_name(&item.entity, message.id.as_str()))
-        }).collect()).await?;
+        let mut known = self
+            .known(
+                tight
+                    .flat_map(|(item, _)| {
+                        item.messages
+                            .iter()
+                            .map(|message| codec::message_name(&item.entity, message.id.as_str()))
+                    })
+                    .collect(),
+            )
+            .await?;
         let mut stored: Vec<Stored> = items.iter().map(|_| Stored::default()).collect();
         let (mut incoming, mut places) = (Vec::new(), Vec::new());
         for (index, (item, row)) in items.iter().zip(rows).enumerate() {
@@ -115,11 +123,17 @@ impl MongoQueue {
         }
         let kept = doc! { "$or": [{ "expires": { "$exists": false } }, { "$expr": { "$gt": ["$expires", "$$NOW"] } }] };
         let filter = doc! { "$and": [{ "_id": { "$in": ids } }, kept] };
-        let rows = db.read(doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 1 } }).await?;
-        rows.iter().map(|row| {
-            let id = row.get_document("_id").cloned().unwrap_or_default();
-            Ok((codec::entity(&id.get_document("e").cloned().unwrap_or_default())?, codec::text(&id, "i")))
-        }).collect()
+        let rows =
+            db.read(doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 1 } }).await?;
+        rows.iter()
+            .map(|row| {
+                let id = row.get_document("_id").cloned().unwrap_or_default();
+                Ok((
+                    codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
+                    codec::text(&id, "i"),
+                ))
+            })
+            .collect()
     }
 
     /// Tells the entities, and takes the locks that are wanted.
@@ -140,7 +154,9 @@ impl MongoQueue {
         for _ in 0..AGAIN {
             let mut steps = Vec::with_capacity(open.len());
             for index in &open {
-                if let (Some(item), Some(stored), Some(row)) = (items.get(*index), stored.get(*index), rows.get(*index)) {
+                if let (Some(item), Some(stored), Some(row)) =
+                    (items.get(*index), stored.get(*index), rows.get(*index))
+                {
                     steps.push((*index, step(item, stored, row)));
                 }
             }
@@ -195,7 +211,8 @@ impl MongoQueue {
         if which.is_empty() {
             return Ok(());
         }
-        let entities: Vec<&EntityId> = which.iter().filter_map(|index| Some(&items.get(*index)?.entity)).collect();
+        let entities: Vec<&EntityId> =
+            which.iter().filter_map(|index| Some(&items.get(*index)?.entity)).collect();
         for (index, row) in which.iter().zip(self.look(&entities, most).await?) {
             if let (Some(slot), Some(stored)) = (rows.get_mut(*index), stored.get_mut(*index)) {
                 *slot = row;

@@ -25,14 +25,20 @@ pub(crate) fn map(error: &mongodb::error::Error, doing: Doing) -> Error {
             (ErrorKind::AccessDenied, "MongoDB refused the credentials")
         }
         Driver::ServerSelection { .. } => (ErrorKind::Unavailable, "MongoDB cannot be reached"),
-        Driver::ConnectionPoolCleared { .. } => (ErrorKind::Unavailable, "the connection to MongoDB could not be made"),
-        Driver::DnsResolve { .. } => (ErrorKind::Unavailable, "the name of the MongoDB server cannot be resolved"),
+        Driver::ConnectionPoolCleared { .. } => {
+            (ErrorKind::Unavailable, "the connection to MongoDB could not be made")
+        }
+        Driver::DnsResolve { .. } => {
+            (ErrorKind::Unavailable, "the name of the MongoDB server cannot be resolved")
+        }
         Driver::Authentication { .. } => (ErrorKind::AccessDenied, "MongoDB refused the credentials"),
         Driver::InvalidArgument { .. } | Driver::InvalidTlsConfig { .. } => {
             (ErrorKind::Invalid { field: "url" }, "MongoDB's driver refused the settings")
         }
         Driver::Command(command) => return of_code(command.code, &command.message, doing),
-        Driver::BsonSerialization(_) => (ErrorKind::Invalid { field: "payload" }, "a value cannot be written as BSON"),
+        Driver::BsonSerialization(_) => {
+            (ErrorKind::Invalid { field: "payload" }, "a value cannot be written as BSON")
+        }
         Driver::Io(_) => (unknown, "the connection to MongoDB was lost"),
         _ => (unknown, "MongoDB's driver failed"),
     };
@@ -62,7 +68,12 @@ pub(crate) fn of_code(code: i32, message: &str, doing: Doing) -> Error {
     };
     // A server's text may quote a document, thus a payload; a refusal of a command as such cannot.
     let (kind, what, text) = match code {
-        13 => (ErrorKind::AccessDenied, "MongoDB's role lacks a right", message),
+        // Behind that, the server repeats the command, payloads included.
+        13 => (
+            ErrorKind::AccessDenied,
+            "MongoDB's role lacks a right",
+            message.split(" to execute command").next().unwrap_or_default(),
+        ),
         18 => (ErrorKind::AccessDenied, "MongoDB refused the credentials", message),
         14031 => (ErrorKind::StorageFull, "MongoDB's disk is full", ""),
         10334 | 17419 | 17420 => (
@@ -78,7 +89,7 @@ pub(crate) fn of_code(code: i32, message: &str, doing: Doing) -> Error {
             (unknown, "MongoDB is changing its primary, or shutting down", "")
         }
         50 | 262 | 11601 => (unknown, "MongoDB gave up on the command", ""),
-        _ if doing == Doing::Read => (ErrorKind::Incompatible, "MongoDB refused a read", message),
+        _ if doing == Doing::Read => (ErrorKind::Incompatible, "MongoDB refused a read", ""),
         _ => (unknown, "MongoDB refused a write", ""),
     };
     let colon = if text.is_empty() { "" } else { ": " };

@@ -22,9 +22,12 @@ impl Inspect for MongoQueue {
         let names: Vec<Document> = entities.iter().map(name).collect();
         let filter = doc! { "_id": { "$in": names }, "gone": { "$exists": false } };
         let rows = self.snapshots(filter, 0).await?;
-        Ok(entities.iter().map(|entity| {
-            rows.iter().find(|(found, _)| found == entity).map(|(_, snapshot)| snapshot.clone())
-        }).collect())
+        Ok(entities
+            .iter()
+            .map(|entity| {
+                rows.iter().find(|(found, _)| found == entity).map(|(_, snapshot)| snapshot.clone())
+            })
+            .collect())
     }
 
     async fn list(
@@ -61,16 +64,23 @@ impl Inspect for MongoQueue {
 
     async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
         let db = &self.inner.connection;
-        let settled = self.settled(entity).await?;
+        let entry = self.ends(entity).await?;
+        let (settled, buried) = (incarnations(&entry, "done"), incarnations(&entry, "bury"));
         let names: Vec<Document> = ids.iter().map(|id| codec::message_name(entity, id.as_str())).collect();
-        let rows = db.read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },
-            "projection": { "q": 1, "d": 1, "x": 1, "u": 1 } }).await?;
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },
+            "projection": { "q": 1, "d": 1, "x": 1, "u": 1 } })
+            .await?;
         let place = |id: &MessageId| {
             let id = codec::message_name(entity, id.as_str());
-            let Some(row) = rows.iter().find(|row| row.get_document("_id").is_ok_and(|found| *found == id)) else { return Location::Gone };
-            let is_settled = row.get_object_id("u").is_ok_and(|u| settled.contains(&u));
+            let Some(row) = rows.iter().find(|row| row.get_document("_id").is_ok_and(|found| *found == id))
+            else {
+                return Location::Gone;
+            };
+            let is_of = |list: &[ObjectId]| row.get_object_id("u").is_ok_and(|u| list.contains(&u));
+            let is_settled = is_of(&settled);
             match () {
-                () if row.contains_key("x") => Location::Dead,
+                () if row.contains_key("x") || is_of(&buried) => Location::Dead,
                 () if row.contains_key("d") || row.contains_key("q") && !is_settled => Location::Queued,
                 () => Location::Gone,
             }
@@ -94,8 +104,10 @@ impl Inspect for MongoQueue {
         }
         let db = &self.inner.connection;
         let filter = doc! { "x": kind, "no": { "$gt": timestamp(after.unwrap_or(0)) } };
-        let rows = db.read(doc! { "find": &db.messages, "filter": filter, "sort": { "no": 1 },
-            "limit": i64::from(limit) }).await?;
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": filter, "sort": { "no": 1 },
+            "limit": i64::from(limit) })
+            .await?;
         rows.iter().map(dead_letter).collect()
     }
 
@@ -118,7 +130,7 @@ impl Inspect for MongoQueue {
         }
         change.insert("$set", set);
         let filter = doc! { "_id": codec::message_name(entity, letter.id.as_str()), "x": entity.kind(),
-            "no": timestamp(letter.number) };
+        "no": timestamp(letter.number) };
         let reply = db.write(update(&db.messages, vec![doc! { "q": filter, "u": change }])).await?;
         reply.check()?;
         if reply.n == 0 {
@@ -139,7 +151,7 @@ impl Inspect for MongoQueue {
 
     async fn resume(&self, entity: &EntityId) -> Result<bool, Error> {
         let stages = vec![doc! { "$set": { "paused": "$$REMOVE", "wait": "$$REMOVE",
-            "deliveries": 0_i64, "charged": 0_i64 } }];
+        "deliveries": 0_i64, "charged": 0_i64 } }];
         self.edit(entity, stages, false).await
     }
 
@@ -163,7 +175,7 @@ impl Inspect for MongoQueue {
                 "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
             } },
             doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
-                "delayed_at", "counted"] },
+            "delayed_at", "counted"] },
         ];
         self.edit(entity, stages, false).await
     }
@@ -176,30 +188,41 @@ impl Inspect for MongoQueue {
 impl MongoQueue {
     async fn snapshots(&self, filter: Document, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error> {
         let db = &self.inner.connection;
-        let rows = db.read(doc! { "find": &db.entities, "filter": filter, "sort": { "_id": 1 },
+        let rows = db
+            .read(doc! { "find": &db.entities, "filter": filter, "sort": { "_id": 1 },
             "limit": i64::from(limit),
-            "projection": { "state": 1, "version": 1, "state_version": 1, "pending": 1 } }).await?;
-        rows.iter().map(|row| {
-            let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
-            Ok((entity, Snapshot { state: codec::state(row), pending: unsigned(int(row, "pending")) }))
-        }).collect()
+            "projection": { "state": 1, "version": 1, "state_version": 1, "pending": 1 } })
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
+                Ok((entity, Snapshot { state: codec::state(row), pending: unsigned(int(row, "pending")) }))
+            })
+            .collect()
     }
 
-    /// What the last commit settled, and is perhaps still stored.
-    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
+    /// What the last commit settled and buried, and what is perhaps still stored as it was.
+    async fn ends(&self, entity: &EntityId) -> Result<Document, Error> {
         let db = &self.inner.connection;
-        let rows = db.read(doc! { "find": &db.entities, "filter": { "_id": name(entity) },
-            "projection": { "done": 1 } }).await?;
-        let done = rows.first().map(|row| documents(row, "done")).unwrap_or_default();
-        Ok(done.iter().filter_map(|entry| entry.get_object_id("u").ok()).collect())
+        let rows = db
+            .read(doc! { "find": &db.entities, "filter": { "_id": name(entity) },
+            "projection": { "done": 1, "bury": 1 } })
+            .await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
+        Ok(incarnations(&self.ends(entity).await?, "done"))
     }
 
     /// Where the queue of an entity begins.
     async fn first(&self, entity: &EntityId) -> Result<Option<Timestamp>, Error> {
         let db = &self.inner.connection;
         let settled = self.settled(entity).await?;
-        let rows = db.read(doc! { "find": &db.messages, "filter": { "q": name(entity), "u": { "$nin": settled } },
-            "sort": { "seq": 1 }, "limit": 1, "projection": { "seq": 1 } }).await?;
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": { "q": name(entity), "u": { "$nin": settled } },
+            "sort": { "seq": 1 }, "limit": 1, "projection": { "seq": 1 } })
+            .await?;
         Ok(rows.first().and_then(|row| row.get_timestamp("seq").ok()))
     }
 
@@ -230,7 +253,11 @@ impl MongoQueue {
         let reply = db.write(update(&db.meta, vec![statement])).await?;
         match reply.outcome(0) {
             crate::connection::Outcome::Refused(_) => Ok(()),
-            crate::connection::Outcome::Failed(error) if error.kind() == actornot_core::ErrorKind::AccessDenied => Err(error),
+            crate::connection::Outcome::Failed(error)
+                if error.kind() == actornot_core::ErrorKind::AccessDenied =>
+            {
+                Err(error)
+            }
             _ => Err(Error::new(
                 actornot_core::ErrorKind::Incompatible,
                 "this server reports a refused update in words that actornot-mongo does not know",
@@ -239,9 +266,16 @@ impl MongoQueue {
     }
 }
 
+fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {
+    documents(entity, list).iter().filter_map(|entry| entry.get_object_id("u").ok()).collect()
+}
+
 fn timestamp(number: u64) -> Timestamp {
     let (time, increment) = (number >> 32, number & u64::from(u32::MAX));
-    Timestamp { time: u32::try_from(time).unwrap_or(u32::MAX), increment: u32::try_from(increment).unwrap_or(u32::MAX) }
+    Timestamp {
+        time: u32::try_from(time).unwrap_or(u32::MAX),
+        increment: u32::try_from(increment).unwrap_or(u32::MAX),
+    }
 }
 
 fn why(row: Row) -> Why {

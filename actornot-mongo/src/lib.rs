@@ -110,7 +110,11 @@ impl MongoQueue {
         let queue = Self { inner: Arc::new(Inner { target, connection, swept }) };
         queue.refuse_unsafe().await?;
         let connection = &queue.inner.connection;
-        if install { schema::install(connection).await? } else { schema::check(connection).await? }
+        if install {
+            schema::install(connection).await?
+        } else {
+            schema::check(connection).await?
+        }
         queue.try_guard().await?;
         Ok(queue)
     }

@@ -133,7 +133,7 @@ impl MongoQueue {
 
     /// The row says that something is queued, and nothing is: a known id was posted again, or somebody deleted
     /// messages by hand. Without this, `due` would report it for ever.
-    async fn mend(&self, entity: &EntityId, row: &Row) -> Result<(), Error> {
+    pub(crate) async fn mend(&self, entity: &EntityId, row: &Row) -> Result<(), Error> {
         let db = &self.inner.connection;
         let Some(fence) = row.fence else { return Ok(()) };
         let mut set = doc! { "queued": false };
@@ -158,7 +158,8 @@ pub(crate) async fn held(
     leases: &[Lease],
     stages: fn(&Lease) -> Vec<Document>,
 ) -> Result<Vec<Result<bool, Error>>, Error> {
-    let each = |lease: &Lease| doc! { "q": { "_id": name(&lease.entity) }, "u": stages(lease), "upsert": true };
+    let each =
+        |lease: &Lease| doc! { "q": { "_id": name(&lease.entity) }, "u": stages(lease), "upsert": true };
     let reply = db.write(update(&db.entities, leases.iter().map(each).collect())).await?;
     let outcome = |index: usize| match reply.outcome(index) {
         Outcome::Applied => Ok(true),

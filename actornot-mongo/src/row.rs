@@ -56,6 +56,8 @@ impl Row {
         });
         let name = |row: &Document| row.get_document("_id").cloned().unwrap_or_default();
         let stored = row.contains_key("fence");
+        // A redriven letter has the id of what was settled, and is another incarnation.
+        let done: Vec<ObjectId> = documents(row, "done").iter().map(u).collect();
         Self {
             now: moment(row, "now").unwrap_or_default(),
             fence: stored.then(|| unsigned(int(row, "fence"))),
@@ -78,7 +80,11 @@ impl Row {
             staged: row.get_bool("staged").unwrap_or(false),
             state: codec::state(row),
             head: documents(row, "head").iter().map(queued).collect(),
-            left: documents(row, "left").iter().map(|row| (name(row), u(row))).collect(),
+            left: documents(row, "left")
+                .iter()
+                .map(|row| (name(row), u(row)))
+                .filter(|(_, u)| done.contains(u))
+                .collect(),
             late: documents(row, "late")
                 .first()
                 .and_then(|row| Some((moment(row, "due")?, row.get_bool("over").unwrap_or(false)))),

@@ -32,7 +32,10 @@ pub(crate) async fn check(db: &Connection) -> Result<(), Error> {
         Some(VERSION) => Ok(()),
         None => Err(Error::new(
             ErrorKind::Incompatible,
-            format!("the collections {}* are not installed; call MongoQueue::install with a role that may", db.meta.trim_end_matches("meta")),
+            format!(
+                "the collections {}* are not installed; call MongoQueue::install with a role that may",
+                db.meta.trim_end_matches("meta")
+            ),
         )),
         Some(found) => Err(Error::new(
             ErrorKind::Incompatible,
@@ -51,7 +54,7 @@ async fn installed(db: &Connection) -> Result<Option<i64>, Error> {
 
 fn entity_indexes() -> Vec<Document> {
     vec![doc! { "name": "wake", "key": { "wake_at": 1, "_id": 1 },
-        "partialFilterExpression": { "wake_at": { "$exists": true } } }]
+    "partialFilterExpression": { "wake_at": { "$exists": true } } }]
 }
 
 /// Each partial index holds only what it serves: a day of tombstones costs the queue nothing.

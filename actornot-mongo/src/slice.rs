@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actornot_core::{EntityId, Error, NewMessage, Headers, MessageId};
+use actornot_core::{EntityId, Error, Headers, MessageId, NewMessage};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 
@@ -65,8 +65,15 @@ impl MongoQueue {
         let db = &self.inner.connection;
         for again in 0.. {
             let names: Vec<Document> = entities.iter().map(|entity| name(entity)).collect();
-            let command = statements::look(&db.entities, &db.messages, names, i64::from(most.max(1)));
+            let command =
+                statements::look(&db.meta, &db.entities, &db.messages, names, i64::from(most.max(1)));
             let rows: Vec<Row> = db.read(command).await?.iter().map(Row::decode).collect();
+            if rows.len() != entities.len() {
+                return Err(Error::new(
+                    actornot_core::ErrorKind::Incompatible,
+                    "the installed layout is gone; was the database dropped, or its collections changed by hand?",
+                ));
+            }
             let which = |wanted: fn(&Row) -> bool| -> Vec<&EntityId> {
                 entities.iter().zip(&rows).filter(|(_, row)| wanted(row)).map(|(entity, _)| *entity).collect()
             };
@@ -87,11 +94,14 @@ impl MongoQueue {
     }
 
     /// What these hand-outs hold, in their order; without what is no longer stored.
-    pub(crate) async fn stored(&self, wanted: &[(&EntityId, &[(String, ObjectId)])]) -> Result<Vec<Vec<Queued>>, Error> {
+    pub(crate) async fn stored(
+        &self,
+        wanted: &[(&EntityId, &[(String, ObjectId)])],
+    ) -> Result<Vec<Vec<Queued>>, Error> {
         let db = &self.inner.connection;
-        let ids = wanted.iter().flat_map(|(entity, handed)| {
-            handed.iter().map(|(id, _)| codec::message_name(entity, id))
-        });
+        let ids = wanted
+            .iter()
+            .flat_map(|(entity, handed)| handed.iter().map(|(id, _)| codec::message_name(entity, id)));
         let ids: Vec<Document> = ids.collect();
         if ids.is_empty() {
             return Ok(wanted.iter().map(|_| Vec::new()).collect());
@@ -100,7 +110,9 @@ impl MongoQueue {
         let rows = db.read(doc! { "find": &db.messages, "filter": filter }).await?;
         let found: BTreeMap<ObjectId, Queued> =
             rows.iter().map(row::queued).map(|queued| (queued.u, queued)).collect();
-        let batch = |handed: &[(String, ObjectId)]| handed.iter().filter_map(|(_, u)| found.get(u).cloned()).collect();
+        let batch = |handed: &[(String, ObjectId)]| {
+            handed.iter().filter_map(|(_, u)| found.get(u).cloned()).collect()
+        };
         Ok(wanted.iter().map(|(_, handed)| batch(handed)).collect())
     }
 
@@ -122,9 +134,9 @@ impl MongoQueue {
         let ids: Vec<Document> =
             ids.map(|incoming| codec::message_name(incoming.entity, incoming.message.id.as_str())).collect();
         let expired = doc! { "_id": { "$in": ids }, "expires": { "$exists": true },
-            "$expr": { "$lte": ["$expires", "$$NOW"] } };
+        "$expr": { "$lte": ["$expires", "$$NOW"] } };
         let delete = doc! { "delete": &db.messages, "deletes": [{ "q": expired, "limit": 0 }],
-            "writeConcern": concern() };
+        "writeConcern": concern() };
         let deleted = db.write(delete).await.map_err(after_write)?;
         if deleted.n > 0 {
             self.insert_some(messages, &known, &mut inserted).await.map_err(after_write)?;
@@ -154,7 +166,7 @@ impl MongoQueue {
             }
             rest = rest.get(names.len()..).unwrap_or_default();
             let command = doc! { "insert": &db.messages, "documents": rows, "ordered": false,
-                "writeConcern": concern() };
+            "writeConcern": concern() };
             let reply = db.write(command).await;
             let reply = if written { reply.map_err(after_write)? } else { reply? };
             written = true;
@@ -177,9 +189,8 @@ impl MongoQueue {
         let db = &self.inner.connection;
         let (ids, us): (Vec<Document>, Vec<ObjectId>) = settled.iter().cloned().unzip();
         let filter = doc! { "_id": { "$in": ids }, "u": { "$in": us }, "q": { "$exists": true } };
-        let update = update(&db.messages, vec![
-            doc! { "q": filter, "multi": true, "u": statements::bury_stages() },
-        ]);
+        let update =
+            update(&db.messages, vec![doc! { "q": filter, "multi": true, "u": statements::bury_stages() }]);
         db.write(update).await?.check()
     }
 
@@ -188,24 +199,38 @@ impl MongoQueue {
     pub(crate) async fn relay(&self, entities: &[&EntityId]) -> Result<(), Error> {
         let db = &self.inner.connection;
         let names: Vec<Document> = entities.iter().map(|entity| name(entity)).collect();
-        let rows = db.read(doc! { "aggregate": &db.entities, "cursor": {}, "pipeline": [
+        let rows = db
+            .read(doc! { "aggregate": &db.entities, "cursor": {}, "pipeline": [
             { "$match": { "_id": { "$in": names } } },
-            { "$project": { "outbox": 1, "bury": 1, "now": "$$NOW" } }] }).await?;
+            { "$project": { "outbox": 1, "bury": 1, "now": "$$NOW" } }] })
+            .await?;
         let (mut letters, mut sends) = (Vec::new(), Vec::new());
         for row in &rows {
             let sender = row.get_document("_id").cloned().unwrap_or_default();
             letters.extend(documents(row, "bury").iter().map(|letter| inter(&sender, letter)));
             for send in documents(row, "outbox") {
                 let target = codec::entity(&send.get_document("e").cloned().unwrap_or_default())?;
-                sends.push((sender.clone(), target, decode(&send), codec::moment(row, "now").unwrap_or_default()));
+                sends.push((
+                    sender.clone(),
+                    target,
+                    decode(&send),
+                    codec::moment(row, "now").unwrap_or_default(),
+                ));
             }
         }
         if !letters.is_empty() {
             db.write(update(&db.messages, letters)).await?.check()?;
         }
-        let incoming: Vec<Incoming<'_>> = sends.iter().map(|(sender, target, message, now)| Incoming {
-            entity: target, message, now: *now, hold: Some(sender.clone()),
-        }).collect();
+        let incoming: Vec<Incoming<'_>> = sends
+            .iter()
+            .map(|(sender, target, message, now)| Incoming {
+                entity: target,
+                message,
+                now: *now,
+                hold: Some(sender.clone()),
+            })
+            .collect();
+        let mut marks: Vec<Document> = Vec::new();
         if !incoming.is_empty() {
             let inserted = self.insert(&incoming).await?;
             // How many are new, whether one may be run at once, and when the first delayed one is due.
@@ -218,19 +243,11 @@ impl MongoQueue {
                     None => *queued = true,
                 }
             }
-            let marks = targets.into_iter().map(|(target, (count, queued, due))| {
+            marks.extend(targets.into_iter().map(|(target, (count, queued, due))| {
                 let mut stages = statements::bump(count, queued, due);
                 stages.push(statements::wake());
                 doc! { "q": { "_id": name(target) }, "u": stages, "upsert": true }
-            });
-            let marks: Vec<Document> = marks.collect();
-            for _ in 0..AGAIN {
-                let reply = db.write(update(&db.entities, marks.clone())).await?;
-                reply.check()?;
-                if !(0..marks.len()).any(|index| reply.duplicate(index)) {
-                    break;
-                }
-            }
+            }));
         }
         let clear = rows.iter().map(|row| {
             let of = |field: &str, key: &str| -> Vec<Bson> {
@@ -246,28 +263,46 @@ impl MongoQueue {
             ];
             doc! { "q": { "_id": row.get("_id").cloned().unwrap_or(Bson::Null) }, "u": stages }
         });
-        let clear: Vec<Document> = clear.collect();
-        if !clear.is_empty() {
-            db.write(update(&db.entities, clear)).await?.check()?;
+        marks.extend(clear);
+        if marks.is_empty() {
+            return Ok(());
         }
-        self.let_go(&incoming).await
+        for _ in 0..AGAIN {
+            // In order, and no further than an error: the outbox is cleared when the targets were told.
+            let mut command = update(&db.entities, marks.clone());
+            command.insert("ordered", true);
+            let reply = db.write(command).await?;
+            reply.check()?;
+            if !(0..marks.len()).any(|index| reply.duplicate(index)) {
+                break;
+            }
+        }
+        let held = incoming.iter().filter_map(|incoming| {
+            Some((codec::message_name(incoming.entity, incoming.message.id.as_str()), incoming.hold.clone()?))
+        });
+        let (queue, held) = (self.clone(), held.collect());
+        tokio::spawn(async move {
+            if let Err(error) = queue.let_go(held).await {
+                tracing::debug!(%error, "the ids of relayed messages stay remembered");
+            }
+        });
+        Ok(())
     }
 
     /// G7: the outbox names them no more; from now on they expire.
-    async fn let_go(&self, incoming: &[Incoming<'_>]) -> Result<(), Error> {
-        if incoming.is_empty() {
+    async fn let_go(&self, held: Vec<(Document, Document)>) -> Result<(), Error> {
+        if held.is_empty() {
             return Ok(());
         }
         let db = &self.inner.connection;
         let later = doc! { "$add": ["$$NOW", RELAYER_MS] };
-        let expires = doc! { "$cond": [{ "$gt": ["$over", Bson::Null] }, { "$max": ["$over", later] }, "$$REMOVE"] };
-        let each = |incoming: &Incoming<'_>| {
-            let id = codec::message_name(incoming.entity, incoming.message.id.as_str());
-            let hold = incoming.hold.clone().unwrap_or_default();
+        let expires =
+            doc! { "$cond": [{ "$gt": ["$over", Bson::Null] }, { "$max": ["$over", later] }, "$$REMOVE"] };
+        let each = |(id, hold): (Document, Document)| {
             doc! { "q": { "_id": id, "hold": hold },
-                "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
+            "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
         };
-        db.write(update(&db.messages, incoming.iter().map(each).collect())).await?.check()
+        db.write(update(&db.messages, held.into_iter().map(each).collect())).await?.check()
     }
 }
 

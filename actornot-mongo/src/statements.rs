@@ -1,7 +1,7 @@
 //! Commands and expressions. What the guards refuse, they refuse by an expression that fails on purpose: a bulk
 //! update then names each refused statement, and applies its neighbours.
 
-use actornot_core::{Limits, Lease, Nonce};
+use actornot_core::{Lease, Limits, Nonce};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::codec::{literal, millis};
@@ -24,7 +24,6 @@ pub(crate) fn refuse(word: &str) -> Document {
 pub(crate) fn locked() -> Document {
     doc! { "$gt": ["$deadline", null] }
 }
-
 
 /// G3: a lease that still counts. One that ends later than the longest lease was left by a clock that was set back.
 pub(crate) fn live() -> Document {
@@ -125,7 +124,8 @@ pub(crate) fn grant_set(nonce: Nonce, length: i64, batch_limit: u32) -> Document
 
 /// The hand-out was not run, and does not count (G6).
 pub(crate) fn uncount() -> Document {
-    let (any, alone) = (doc! { "$gt": [{ "$size": "$handed" }, 0] }, doc! { "$eq": [{ "$size": "$handed" }, 1] });
+    let (any, alone) =
+        (doc! { "$gt": [{ "$size": "$handed" }, 0] }, doc! { "$eq": [{ "$size": "$handed" }, 1] });
     let less = |field: &str, when: Document| {
         doc! { "$max": [0_i64, { "$subtract": [field, { "$cond": [when, 1_i64, 0_i64] }] }] }
     };
@@ -140,13 +140,7 @@ pub(crate) fn unlock() -> Document {
 /// Hands a lock back (G3, G6).
 pub(crate) fn release(lease: &Lease) -> Vec<Document> {
     let guard = doc! { "$cond": [held_by(lease.nonce), "$mark", refuse("not")] };
-    vec![
-        doc! { "$set": { "mark": guard } },
-        uncount(),
-        doc! { "$set": { "queued": true } },
-        unlock(),
-        wake(),
-    ]
+    vec![doc! { "$set": { "mark": guard } }, uncount(), doc! { "$set": { "queued": true } }, unlock(), wake()]
 }
 
 /// Renews a lease that is still held by its nonce (G3).
@@ -169,7 +163,8 @@ pub(crate) fn promote(messages: &str, entities: Vec<Document>) -> Document {
 
 /// G7: a settled message becomes its own tombstone, until its retention is over.
 pub(crate) fn bury_stages() -> Vec<Document> {
-    let accepted = doc! { "$max": ["$at", { "$cond": [{ "$gt": ["$seq", null] }, { "$toDate": "$seq" }, null] }] };
+    let accepted =
+        doc! { "$max": ["$at", { "$cond": [{ "$gt": ["$seq", null] }, { "$toDate": "$seq" }, null] }] };
     vec![
         doc! { "$set": { "over": { "$add": [accepted, "$keep"] } } },
         doc! { "$set": { "expires": { "$cond": [{ "$gt": ["$hold", null] }, "$$REMOVE", "$over"] } } },
@@ -179,12 +174,17 @@ pub(crate) fn bury_stages() -> Vec<Document> {
 
 /// G2, G4: one row for each entity, stored or not: its document, the head of its queue without what the last commit
 /// settled, what that left behind, and its first delayed message.
-pub(crate) fn look(entities: &str, messages: &str, names: Vec<Document>, most: i64) -> Document {
+pub(crate) fn look(meta: &str, entities: &str, messages: &str, names: Vec<Document>, most: i64) -> Document {
     let names: Vec<Document> = names.into_iter().map(|name| doc! { "_id": name }).collect();
     let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };
     let over = doc! { "$lte": ["$due", "$$NOW"] };
-    doc! { "aggregate": 1, "cursor": { "batchSize": i32::MAX }, "pipeline": [
-        { "$documents": literal(names) },
+    doc! { "aggregate": meta, "cursor": { "batchSize": i32::MAX }, "pipeline": [
+        // One document that is always there, as the source of the names: `$documents` would need a right on the whole
+        // database.
+        { "$match": { "_id": "layout" } },
+        { "$project": { "_id": 0, "name": literal(names) } },
+        { "$unwind": "$name" },
+        { "$replaceWith": "$name" },
         { "$lookup": { "from": entities, "localField": "_id", "foreignField": "_id", "as": "r" } },
         { "$replaceWith": { "$mergeObjects": [{ "_id": "$_id" }, { "$first": "$r" }] } },
         { "$set": { "now": "$$NOW", "live": live(), "staged": staged() } },

@@ -10,7 +10,9 @@ pub(crate) async fn parse(url: &str) -> Result<ClientOptions, Error> {
     }
     ClientOptions::parse(url).await.map_err(|error| match secret(url) {
         Some(_) => Error::invalid("url", "is not a MongoDB URL such as mongodb://host/database"),
-        None => Error::invalid("url", format!("is not a MongoDB URL such as mongodb://host/database: {error}")),
+        None => {
+            Error::invalid("url", format!("is not a MongoDB URL such as mongodb://host/database: {error}"))
+        }
     })
 }
 
@@ -30,8 +32,9 @@ pub(crate) fn redact(url: &str) -> String {
 }
 
 fn other(url: &str) -> Error {
-    let is_scheme =
-        |scheme: &&str| scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
+    let is_scheme = |scheme: &&str| {
+        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+    };
     match url.split_once(':').map(|(scheme, _)| scheme).filter(is_scheme) {
         Some(scheme) => Error::invalid(
             "url",

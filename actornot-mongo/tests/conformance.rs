@@ -45,37 +45,45 @@ impl Backend for MongoBackend {
     async fn elapse(&self, time: Duration) {
         let db = self.place.outside().await;
         let ms = i64::try_from(time.as_millis()).unwrap();
-        let back = |field: &str| doc! { "$cond": [{ "$gt": [format!("${field}"), null] },
-            { "$subtract": [format!("${field}"), ms] }, "$$REMOVE"] };
+        let back = |field: &str| {
+            doc! { "$cond": [{ "$gt": [format!("${field}"), null] },
+            { "$subtract": [format!("${field}"), ms] }, "$$REMOVE"] }
+        };
         let entities = vec![
             doc! { "$set": { "deadline": back("deadline"), "since": back("since"), "delayed_at": back("delayed_at"),
-                "wake_at": back("wake_at") } },
+            "wake_at": back("wake_at") } },
             doc! { "$set": { "wait": { "$cond": [{ "$gt": ["$wait", null] },
-                { "why": "$wait.why", "until": { "$subtract": ["$wait.until", ms] } }, "$$REMOVE"] } } },
+            { "why": "$wait.why", "until": { "$subtract": ["$wait.until", ms] } }, "$$REMOVE"] } } },
         ];
         let messages = vec![doc! { "$set": {
-            "at": back("at"), "due": back("due"), "over": back("over"), "expires": back("expires") } }];
+        "at": back("at"), "due": back("due"), "over": back("over"), "expires": back("expires") } }];
         for (collection, stages) in [("actornot_entity", entities), ("actornot_message", messages)] {
             let command = doc! { "update": collection, "updates": [{ "q": {}, "multi": true, "u": stages }],
-                "writeConcern": { "w": "majority" } };
+            "writeConcern": { "w": "majority" } };
             let reply = db.run_command(command).await.unwrap();
             assert!(!reply.contains_key("writeErrors"), "{reply}");
         }
         // The sequence is a moment too. All move alike, so their order stays.
         let seconds = u32::try_from(time.as_millis().div_ceil(1000)).unwrap();
-        let mut rows = db.collection::<Document>("actornot_message")
-            .find(doc! { "seq": { "$exists": true } }).projection(doc! { "seq": 1 }).await.unwrap();
+        let mut rows = db
+            .collection::<Document>("actornot_message")
+            .find(doc! { "seq": { "$exists": true } })
+            .projection(doc! { "seq": 1 })
+            .await
+            .unwrap();
         let mut updates = Vec::new();
         while rows.advance().await.unwrap() {
             let row = rows.deserialize_current().unwrap();
             let seq = row.get_timestamp("seq").unwrap();
             let earlier = Timestamp { time: seq.time - seconds, increment: seq.increment };
             updates.push(doc! { "q": { "_id": row.get("_id").cloned().unwrap_or(Bson::Null), "seq": seq },
-                "u": { "$set": { "seq": earlier } } });
+            "u": { "$set": { "seq": earlier } } });
         }
         if !updates.is_empty() {
             db.run_command(doc! { "update": "actornot_message", "updates": updates,
-                "writeConcern": { "w": "majority" } }).await.unwrap();
+            "writeConcern": { "w": "majority" } })
+                .await
+                .unwrap();
         }
     }
 
@@ -83,13 +91,17 @@ impl Backend for MongoBackend {
         let db = self.place.outside().await;
         let filter = doc! { "_id": { "e": entity_id(entity), "i": id.as_str() } };
         db.run_command(doc! { "update": "actornot_message", "writeConcern": { "w": "majority" },
-            "updates": [{ "q": filter, "u": { "$set": { "payload": payload } } }] }).await.unwrap();
+        "updates": [{ "q": filter, "u": { "$set": { "payload": payload } } }] })
+            .await
+            .unwrap();
     }
 
     async fn corrupt_state(&self, entity: &EntityId, json: &str) {
         let db = self.place.outside().await;
         db.run_command(doc! { "update": "actornot_entity", "writeConcern": { "w": "majority" },
-            "updates": [{ "q": { "_id": entity_id(entity) }, "u": { "$set": { "state": json } } }] }).await.unwrap();
+        "updates": [{ "q": { "_id": entity_id(entity) }, "u": { "$set": { "state": json } } }] })
+            .await
+            .unwrap();
     }
 
     async fn freeze(&self) -> Box<dyn Any + Send> {

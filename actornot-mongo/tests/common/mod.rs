@@ -17,7 +17,8 @@ use tokio::sync::watch;
 
 /// The URL of a server that runs for the tests.
 pub(crate) fn url(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("set {name} to the URL of a server for tests, see CONTRIBUTING.md"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("set {name} to the URL of a server for tests, see CONTRIBUTING.md"))
 }
 
 /// The same URL with another database.
