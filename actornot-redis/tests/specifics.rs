@@ -174,18 +174,21 @@ async fn several_processes_relay_the_same_sends_once_and_in_order() {
 
 #[tokio::test]
 async fn a_slot_that_moves_is_followed() {
-    let (queue, outside) = cluster().await;
+    let servers = own_cluster();
+    let url = format!("{}?cluster=true", servers[0].url());
+    let queue = RedisQueue::connect(&url).await.unwrap();
+    let outside = Outside::new(&url, "actornot");
     ok(&queue, post("a", "1")).await;
     let slots = |connection: &mut redis::Connection, key: &str| -> u16 {
         redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(connection).unwrap()
     };
-    let (mut from, key) = outside.0.find(":e:counter/a");
+    let (mut from, key) = outside.find(":e:counter/a");
     let slot = slots(&mut from, &key);
     let id = |connection: &mut redis::Connection| -> String {
         redis::cmd("CLUSTER").arg("MYID").query(connection).unwrap()
     };
     let source = id(&mut from);
-    let mut nodes = outside.0.connections();
+    let mut nodes = outside.connections();
     let ids: Vec<String> = nodes.iter_mut().map(id).collect();
     let to = ids.iter().position(|id| *id != source).unwrap();
     let port: u16 =
@@ -207,9 +210,9 @@ async fn a_slot_that_moves_is_followed() {
     move_slot(&mut from, &source, to, &ids[to], port);
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Duplicate]);
     assert_eq!(ok(&queue, post("a", "2")).await.admissions, [Admission::Accepted]);
-    // And back, for other tests.
+    // And back.
     let back = ids.iter().position(|id| *id == source).unwrap();
-    let (mut now, _) = outside.0.find(":e:counter/a");
+    let (mut now, _) = outside.find(":e:counter/a");
     let port: u16 = redis::cmd("CONFIG").arg("GET").arg("port").query::<(String, u16)>(&mut from).unwrap().1;
     move_slot(&mut now, &ids[to], back, &source, port);
     let ask = TryLock { entity: EntityId::new("counter", "a").unwrap(), request: request() };
