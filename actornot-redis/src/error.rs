@@ -53,6 +53,11 @@ pub(crate) fn connecting(error: &RedisError, address: &str) -> Error {
         Kind::AuthenticationFailed => (ErrorKind::AccessDenied, "wrong credentials"),
         Kind::Server(Server::NoPerm) => (ErrorKind::AccessDenied, "a right is missing"),
         Kind::InvalidClientConfig => (ErrorKind::Invalid { field: "url" }, "cannot be used to connect"),
+        Kind::Server(Server::ResponseError)
+            if error.detail().is_some_and(|why| why.contains("out of range")) =>
+        {
+            (ErrorKind::Invalid { field: "url" }, "url names a database number that the server does not have")
+        }
         _ if code == "NOAUTH" || code == "WRONGPASS" => (ErrorKind::AccessDenied, "wrong credentials"),
         _ => (ErrorKind::Unavailable, "cannot connect"),
     };

@@ -13,7 +13,10 @@ use actornot_redis::{RedisConfig, RedisQueue, redis};
 
 use crate::common::*;
 
-const SHORT: Duration = Duration::from_millis(300);
+/// For calls that cannot succeed.
+const QUICK: Duration = Duration::from_millis(300);
+/// Short, and yet longer than a busy machine's disk takes.
+const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_server_that_is_down_at_the_start_is_unavailable() {
@@ -22,15 +25,27 @@ async fn a_server_that_is_down_at_the_start_is_unavailable() {
     for url in
         [server.url(), format!("{}?cluster=true", server.url()), server.url().replace("redis:", "rediss:")]
     {
-        let error = RedisQueue::open(RedisConfig::new(url).patience(SHORT)).await.unwrap_err();
+        let error = RedisQueue::open(RedisConfig::new(url).patience(QUICK)).await.unwrap_err();
         assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
     }
 }
 
 #[tokio::test]
+async fn a_database_number_that_does_not_exist_is_refused_at_once_and_one_that_does_is_used() {
+    let server = Server::durable();
+    let error = RedisQueue::connect(&format!("{}99", server.url())).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Invalid { field: "url" }, Retry::Never), "{error}");
+    let queue = RedisQueue::connect(&format!("{}3", server.url())).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let zero = RedisQueue::connect(&server.url()).await.unwrap();
+    assert_eq!(zero.read(&[entity("a")]).await.unwrap(), [None]);
+    assert_eq!(queue.peek(&entity("a"), 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn tls_to_a_server_that_speaks_none_is_an_error_and_no_panic() {
     let server = Server::durable();
-    let config = RedisConfig::new(server.url().replace("redis:", "rediss:")).patience(SHORT);
+    let config = RedisConfig::new(server.url().replace("redis:", "rediss:")).patience(QUICK);
     let error = RedisQueue::open(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
