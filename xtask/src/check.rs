@@ -21,8 +21,14 @@ pub(crate) fn check() -> ExitCode {
         let testkit = ["clippy", "--package", "actornot-testkit", "--no-default-features", "--lib"];
         cargo(&[&testkit[..], &["--", "-D", "warnings"]].concat()).run()
     });
+    steps.step("clippy of what starts servers", "mend what is printed above", || {
+        let testkit = ["clippy", "--package", "actornot-testkit", "--features", "servers", "--all-targets"];
+        cargo(&[&testkit[..], &["--", "-D", "warnings"]].concat()).run()
+    });
     steps.step("documentation", "mend what is printed above", || {
-        cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
+        cargo(&["doc", "--workspace", "--features", "actornot-testkit/servers", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .run()
     });
     let light = "take the crate out, or give it a line with its reason in xtask/src/light.rs";
     steps.step("core stays light", light, light::check);

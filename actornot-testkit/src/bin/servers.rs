@@ -29,6 +29,14 @@ fn run() -> Result<ExitCode, String> {
     }
     let mut command = Command::new(arguments.next().ok_or(USAGE)?);
     command.args(arguments);
+    // What cargo tells about this program is not about the command, which may be cargo: it would have build scripts
+    // run again that look at it.
+    for (name, _) in std::env::vars_os() {
+        let shown = name.to_string_lossy();
+        if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 
     let began = Instant::now();
     let started: Vec<_> = services

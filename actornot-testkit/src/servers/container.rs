@@ -20,7 +20,7 @@ pub(super) struct Container {
     pub(super) url: String,
     pub(super) version: String,
     ports: Vec<u16>,
-    id: String,
+    name: String,
     // Before the folder's name: it removes what is in there.
     _guardian: Guardian,
     pub(super) directory: Directory,
@@ -119,20 +119,18 @@ impl Container {
         let url = recipe::url(service, &ports, settings)?;
         let directory = Directory::new(service.name())?;
         let mut guardian = Guardian::new(directory.path())?;
-        let request = request(service, &ports, settings)?;
+        // Its guardian knows it before it is there: we may be killed at any moment.
+        let name = directory.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        guardian.container(&name)?;
+        let request = request(service, &ports, settings)?.with_container_name(&name);
         // It brings a runtime of its own, which must not be used from inside the one of a test.
         let started = std::thread::spawn(|| {
-            request.start().map_err(|error| error.to_string()).map(|container| {
-                let id = container.id().to_owned();
-                // The guardian removes it: this would be too early, and never if we are killed.
-                std::mem::forget(container);
-                id
-            })
+            // The guardian removes it; its own way would be too early, and none if we are killed.
+            request.start().map(std::mem::forget).map_err(|error| error.to_string())
         });
-        let id = started.join().map_err(|_| "testcontainers panicked".to_owned())??;
-        guardian.container(&id)?;
+        started.join().map_err(|_| "testcontainers panicked".to_owned())??;
         let version = String::new();
-        let mut container = Self { service, url, version, ports, id, _guardian: guardian, directory };
+        let mut container = Self { service, url, version, ports, name, _guardian: guardian, directory };
         container.ready()?;
         recipe::prepare(service, &container.ports, settings)?;
         recipe::settled(service, &container.ports)?;
@@ -164,7 +162,7 @@ impl Container {
 
     /// Has the engine do something with it; says what it printed.
     pub(super) fn docker(&self, command: &[&str]) -> Result<String, String> {
-        let output = Command::new("docker").args(command).arg(&self.id).output();
+        let output = Command::new("docker").args(command).arg(&self.name).output();
         let output = output.map_err(|error| format!("docker: {error}"))?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
