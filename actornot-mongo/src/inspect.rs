@@ -66,6 +66,10 @@ impl Inspect for MongoQueue {
         let db = &self.inner.connection;
         let entry = self.ends(entity).await?;
         let (settled, buried) = (incarnations(&entry, "done"), incarnations(&entry, "bury"));
+        if !buried.is_empty() {
+            // Whoever is told that it is dead finds it among the dead letters.
+            self.relay(&[entity]).await?;
+        }
         let names: Vec<Document> = ids.iter().map(|id| codec::message_name(entity, id.as_str())).collect();
         let rows = db
             .read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },

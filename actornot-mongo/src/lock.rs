@@ -1,13 +1,14 @@
 //! Grants, and handing them back.
 
-use actornot_core::{EntityId, Error, Grant, Lease, LockRequest, TryLock};
+use actornot_core::{Commit, EntityId, Error, Grant, Lease, LockRequest, Next, TryLock, Updated};
 use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
 use crate::codec::{millis, name};
 use crate::connection::Outcome;
+use crate::error::after_write;
 use crate::row::{Queued, Row, batch, handed};
-use crate::statements::{self, signed, update, wake};
+use crate::statements::{self, refuse, signed, update, wake};
 use crate::turn::{AGAIN, crowded};
 
 /// What a request for a lock comes to, after a look.
@@ -148,6 +149,76 @@ impl MongoQueue {
 
     pub(crate) async fn release_slice(&self, leases: &[Lease]) -> Result<Vec<Result<bool, Error>>, Error> {
         held(&self.inner.connection, leases, statements::release).await
+    }
+}
+
+/// What a commit that was applied hands out behind it.
+impl MongoQueue {
+    /// The commit was applied before; this is how things stand now.
+    pub(crate) async fn repeat(&self, commit: &Commit, row: &Row) -> Result<Updated, Error> {
+        if !row.is_held_by(commit.lease.nonce) {
+            return Ok(Updated::Released { next_due: row.next_due() });
+        }
+        match row.handed.is_empty() {
+            true => self.go_on(commit).await,
+            false => self.current(&commit.lease.entity, row).await,
+        }
+    }
+
+    /// The second half of a commit that sent to itself: hands out what was relayed, or lets go.
+    pub(crate) async fn go_on(&self, commit: &Commit) -> Result<Updated, Error> {
+        let db = &self.inner.connection;
+        let (entity, nonce) = (&commit.lease.entity, commit.lease.nonce);
+        let max = if let Next::Batch { max } = commit.next { max.max(1) } else { 1 };
+        for _ in 0..AGAIN {
+            let Some(row) = self.look(&[entity], max).await?.pop() else { break };
+            if !row.is_held_by(nonce) || row.last_commit.as_deref() != Some(&commit.id.to_string()) {
+                return Ok(Updated::Released { next_due: row.next_due() });
+            }
+            if !row.handed.is_empty() {
+                return self.current(entity, &row).await;
+            }
+            let mut next = row.head.clone();
+            next.truncate(max.min(row.batch_limit).max(1) as usize);
+            if row.paused.is_some() {
+                next.clear();
+            }
+            let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
+            let empty = doc! { "$or": [!row.head.is_empty(), { "$eq": ["$mark", row.mark] }] };
+            let ours = doc! { "$and": [statements::held_by(nonce), same, empty] };
+            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
+            let mut stages = vec![doc! { "$set": { "fence": raised } }];
+            if next.is_empty() {
+                stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
+                stages.push(statements::unlock());
+            } else {
+                stages.push(statements::hand(&handed(&next)));
+                let length = millis(commit.lease.length);
+                stages.push(doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } });
+            }
+            stages.push(wake());
+            let statement = doc! { "q": { "_id": name(entity) }, "u": stages };
+            match db.write(update(&db.entities, vec![statement])).await?.outcome(0) {
+                Outcome::Applied if next.is_empty() => {
+                    return Ok(Updated::Released { next_due: row.next_due() });
+                }
+                Outcome::Applied => {
+                    let counts = row.counts(&next, false);
+                    let fence = row.fence.unwrap_or_default() + 1;
+                    return Ok(Updated::Continue { fence, batch: batch(next, counts, row.batch_limit) });
+                }
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error.with_entity(entity)),
+            }
+        }
+        Err(after_write(crowded()))
+    }
+
+    /// What a holder was handed and has not settled.
+    async fn current(&self, entity: &EntityId, row: &Row) -> Result<Updated, Error> {
+        let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
+        let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
+        Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
     }
 }
 
