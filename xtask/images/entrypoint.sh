@@ -23,7 +23,7 @@ case $1 in
 [databases]
 * = host=$DB_HOST port=$DB_PORT
 [pgbouncer]
-listen_addr=*
+listen_addr=${LISTEN_ADDR:-*}
 listen_port=$LISTEN_PORT
 unix_socket_dir=
 auth_type=$AUTH_TYPE

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::command::{cargo, program};
+use crate::check::SERVERS;
+use crate::command::{Program, cargo, program};
 use crate::servers;
 use crate::steps::Steps;
 use crate::tools::{self, Tool, as_root};
@@ -29,20 +30,33 @@ pub(crate) fn images() -> ExitCode {
     tools::install(&mut steps);
     tools::missing(&mut steps, &needed);
     servers::install(&mut steps);
+    if !program("docker", &["version"]).works() {
+        steps.not_run("servers in containers", "no Docker engine answers");
+        return steps.finish();
+    }
     let there = NAMES.iter().all(|(_, image)| program("docker", &["image", "inspect", image]).works());
-    if there || steps.step("make the images", "see what is printed above; Docker must run", make) {
+    if there || steps.step("make the images", "see what is printed above", make) {
         steps.step("servers in containers", "mend what the failed test names", || {
             let test =
                 ["test", "--package", "actornot-testkit", "--features", "servers", "--test", "servers"];
             let name = "each_service_starts_in_a_container_and_comes_back_with_its_data";
-            let mut test = cargo(&[&test[..], &["--", "--exact", name, "--include-ignored"]].concat());
-            for (variable, image) in NAMES {
-                test = test.env(variable, image);
-            }
-            test.env("ACTORNOT_TEST_SERVERS", "docker").run()
+            over(cargo(&[&test[..], &["--", "--exact", name, "--include-ignored"]].concat())).run()
+        });
+        steps.step("a theme of the suite over containers", "mend what the failed tests name", || {
+            // Built as all tests are, so that nothing is built twice.
+            let suite = ["cargo", "test", "--workspace", "--features", SERVERS, "--test", "conformance"];
+            over(servers::up(&[&suite[..], &["--no-fail-fast", "enqueue::"]].concat())).run()
         });
     }
     steps.finish()
+}
+
+/// A program that finds its servers in containers.
+fn over(mut program: Program) -> Program {
+    for (variable, image) in NAMES {
+        program = program.env(variable, image);
+    }
+    program.env("ACTORNOT_TEST_SERVERS", "docker")
 }
 
 fn works(name: &str) -> bool {

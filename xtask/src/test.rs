@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::check::SERVERS;
 use crate::command::{Program, cargo};
 use crate::matrix::{self, Matrix};
 use crate::steps::Steps;
@@ -10,8 +11,7 @@ use crate::tally::Tally;
 use crate::{servers, tools};
 
 /// Every test, those over real servers included.
-const ALL: &[&str] =
-    &["--workspace", "--features", "actornot-testkit/servers,counter/servers", "--no-fail-fast"];
+const ALL: &[&str] = &["--workspace", "--features", SERVERS, "--no-fail-fast"];
 
 pub(crate) fn test() -> ExitCode {
     let mut steps = Steps::new("test");

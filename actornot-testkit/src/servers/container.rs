@@ -74,6 +74,11 @@ fn request(
     for &port in ports {
         request = request.with_mapped_port(port, port.tcp());
     }
+    // They trust whoever connects, so nobody from outside may.
+    request = request.with_host_config_modifier(|host| {
+        let bindings = host.port_bindings.iter_mut().flat_map(|ports| ports.values_mut()).flatten().flatten();
+        bindings.for_each(|binding| binding.host_ip = Some("127.0.0.1".to_owned()));
+    });
     Ok(match service {
         Service::Postgres => request
             .with_cmd(["postgres".to_owned()].into_iter().chain(postgres::arguments(ports[0], settings)))
@@ -82,6 +87,7 @@ fn request(
             let behind = bouncer::upstream(settings)?;
             request
                 .with_network("host")
+                .with_env_var("LISTEN_ADDR", "127.0.0.1")
                 .with_env_var("LISTEN_PORT", ports[0].to_string())
                 .with_env_var("DB_HOST", behind.host)
                 .with_env_var("DB_PORT", behind.port.to_string())

@@ -10,7 +10,8 @@ use actornot_redis::{RedisConfig, RedisQueue};
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
 
 /// The arms of [`open`].
-pub(crate) const SUPPORTED: &str = "sqlite:FILE, postgres://, mongodb://, mongodb+srv://, redis://, rediss://";
+pub(crate) const SUPPORTED: &str =
+    "sqlite:FILE, postgres://, mongodb://, mongodb+srv://, redis://, rediss://";
 
 /// Opens the database of a URL; a call to it waits at most `patience` for others.
 pub(crate) async fn open(url: &str, patience: Duration) -> Result<Arc<dyn LockableQueue>, Error> {

@@ -63,7 +63,8 @@ fn every_answer_is_the_same_over_all_databases() {
     let dir = TempDir::new().unwrap();
     let expected = play(&database(&dir));
     assert!(expected.iter().any(|told| told.contains("too much")), "a letter was read: {expected:?}");
-    for service in [Service::Postgres, Service::Mongo, Service::MongoStandalone, Service::Redis, Service::RedisCluster]
+    for service in
+        [Service::Postgres, Service::Mongo, Service::MongoStandalone, Service::Redis, Service::RedisCluster]
     {
         let server = servers::own(service);
         assert_eq!(play(&server.url()), expected, "over {service:?}");
