@@ -63,6 +63,8 @@ macro_rules! for_each_behaviour {
                 a_holder_can_let_go_of_a_full_queue: G5,
                 a_send_arrives_with_its_commit: G4,
                 a_send_arrives_once: G4,
+                sends_keep_their_order: G2,
+                a_dropped_commit_makes_all_of_its_sends_or_none: G4,
                 a_send_passes_the_backlog_limit: G4,
                 two_that_send_to_each_other_both_commit: G8,
                 an_effect_that_is_not_claimed_is_unsupported: G4,

@@ -270,6 +270,66 @@ pub(crate) async fn a_send_arrives_once(lab: &Lab) -> Check {
     scene.same("what bob was sent", vec!["to bob".to_owned()], queue.drain(&bob).await?)
 }
 
+pub(crate) async fn sends_keep_their_order(lab: &Lab) -> Check {
+    let scene = scene!(G2, given "two commits, of different senders, with several sends to the same entity", when "it is run", usually "sends are carried to their target side by side");
+    let (queue, bob) = (lab.open().await, entity("bob"));
+    let mut expected = Vec::new();
+    for key in ["alice", "carol", "alice", "carol"] {
+        let from = entity(key);
+        queue.post(&from, &format!("start {}", expected.len())).await?;
+        let grant = queue.lock(&from).await?;
+        let mut draft = queue.draft(&grant).release();
+        for _ in 0..5 {
+            expected.push(format!("sent {}", expected.len()));
+            draft = draft.effect(crate::lab::send(&bob, message(&expected[expected.len() - 1])));
+        }
+        queue.commit(&draft).await?;
+    }
+    scene.same("the order", expected, queue.drain(&bob).await?)
+}
+
+pub(crate) async fn a_dropped_commit_makes_all_of_its_sends_or_none(lab: &Lab) -> Check {
+    let scene = scene!(G4, given "a commit with sends to five entities that is dropped at each of its awaits", when "somebody sweeps, and then it is repeated", usually "what is staged behind a commit is known to its caller only");
+    let (queue, other) = (lab.open().await, lab.open().await);
+    for polls in 0..super::POLLS {
+        let from = entity(&format!("from {polls}"));
+        let targets: Vec<_> = (0..5).map(|n| entity(&format!("to {polls} {n}"))).collect();
+        queue.post(&from, "a").await?;
+        let grant = queue.lock(&from).await?;
+        let draft = queue.draft(&grant).release();
+        let draft =
+            targets.iter().fold(draft, |draft, to| draft.effect(crate::lab::send(to, message("sent"))));
+        let done = super::dropped_after(polls, queue.commit(&draft)).await;
+        let mut seen = (true, Vec::new());
+        // The server may still be at what was dropped.
+        for _ in 0..200 {
+            other.due().await?;
+            let mut arrived = Vec::new();
+            for to in &targets {
+                arrived.push(other.snapshot(to).await?.map_or(0, |snapshot| snapshot.pending));
+            }
+            seen = (other.pending(&from).await? == 0, arrived);
+            if seen.1.iter().all(|pending| *pending == u64::from(seen.0)) {
+                break;
+            }
+        }
+        scene.holds(
+            "all or none have arrived",
+            seen.1.iter().all(|pending| *pending == u64::from(seen.0)),
+            &seen,
+        )?;
+        queue.commit(&draft).await?;
+        other.due().await?;
+        for to in &targets {
+            scene.same("what was sent", vec!["sent".to_owned()], other.drain(to).await?)?;
+        }
+        if done.is_some() {
+            return Ok(());
+        }
+    }
+    Err(scene.verdict("an end".to_owned(), "none".to_owned()))
+}
+
 pub(crate) async fn a_send_passes_the_backlog_limit(lab: &Lab) -> Check {
     let scene = scene!(G4, given "a target with a full backlog", when "a commit sends to it", usually "a full target refuses the send, which is then lost or stops the sender");
     let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
