@@ -11,11 +11,12 @@ use actornot_core::{
     TryLock, Updated, Verdict,
 };
 use actornot_redis::{RedisConfig, RedisQueue, redis};
+use actornot_testkit::servers::{Server, Service, own, own_with, url};
 
 use crate::common::*;
 
 async fn cluster() -> (RedisQueue, Clearing) {
-    let (url, namespace) = (url("ACTORNOT_REDIS_CLUSTER_URL"), random());
+    let (url, namespace) = (url(Service::RedisCluster), random());
     let config = RedisConfig::new(url.as_str()).namespace(namespace.as_str());
     (RedisQueue::open(config).await.unwrap(), Clearing(Outside::new(&url, &namespace)))
 }
@@ -34,9 +35,9 @@ fn envelope(key: &str, id: &str) -> Effect {
 
 #[tokio::test]
 async fn scripts_that_the_server_forgets_at_any_moment_are_sent_again() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    let mut admin = admin(&server);
     let mut flush = || redis::cmd("SCRIPT").arg("FLUSH").exec(&mut admin).unwrap();
     for n in 0..3 {
         flush();
@@ -131,8 +132,8 @@ async fn a_slice_over_all_primaries_answers_item_by_item() {
 
 #[tokio::test]
 async fn calls_that_are_dropped_do_not_shift_the_answers_of_others() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
     for n in 0..200_u32 {
         let items = [post("dropped", &n.to_string()), post("other", &n.to_string())];
         let _ =
@@ -178,10 +179,9 @@ async fn several_processes_relay_the_same_sends_once_and_in_order() {
 
 #[tokio::test]
 async fn a_slot_that_moves_is_followed() {
-    let servers = own_cluster();
-    let url = format!("{}?cluster=true", servers[0].url());
-    let queue = RedisQueue::connect(&url).await.unwrap();
-    let outside = Outside::new(&url, "actornot");
+    let server = own_cluster();
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    let outside = Outside::new(server.url(), "actornot");
     ok(&queue, post("a", "1")).await;
     let slots = |connection: &mut redis::Connection, key: &str| -> u16 {
         redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(connection).unwrap()
@@ -230,7 +230,7 @@ async fn a_cluster_is_found_through_any_of_its_nodes() {
     ok(&queue, post("a", "1")).await;
     let (_, key) = outside.0.find("}:meta");
     let namespace = key.trim_start_matches('{').split('}').next().unwrap().to_owned();
-    let known = url("ACTORNOT_REDIS_CLUSTER_URL");
+    let known = url(Service::RedisCluster);
     let seeds = ["redis://127.0.0.1:1/", known.as_str()];
     let other = RedisQueue::open(RedisConfig::cluster(seeds).namespace(namespace)).await.unwrap();
     assert_eq!(other.peek(&entity("a"), 9).await.unwrap().len(), 1);
@@ -260,10 +260,14 @@ async fn tls_trusts_the_named_authority_and_no_other() {
     let dir = tempfile::TempDir::new().unwrap();
     let [key, certificate] = certificate(dir.path());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let mut options = vec!["--appendonly", "yes", "--appendfsync", "always", "--tls-auth-clients", "no"];
-    options.extend(["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]);
-    options.extend(["--tls-ca-cert-file", &certificate]);
-    let _server = Server::start(&options);
+    let settings = [
+        ("tls-auth-clients", "no"),
+        ("tls-port", port.as_str()),
+        ("tls-cert-file", certificate.as_str()),
+        ("tls-key-file", key.as_str()),
+        ("tls-ca-cert-file", certificate.as_str()),
+    ];
+    let _server = own_with(Service::Redis, &settings);
     let pem = std::fs::read(&certificate).unwrap();
     let url = format!("rediss://localhost:{port}/");
     let config = || RedisConfig::new(url.as_str());
@@ -280,44 +284,22 @@ async fn tls_trusts_the_named_authority_and_no_other() {
     }
 }
 
-/// Three primaries of one test.
-fn own_cluster() -> Vec<Server> {
-    let options = ["--appendonly", "yes", "--appendfsync", "always", "--cluster-enabled", "yes"];
-    let options =
-        [&options[..], &["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"]].concat();
-    // The port between the nodes is 10000 above.
-    let servers: Vec<Server> = std::iter::repeat_with(|| Server::start(&options)).take(3).collect();
-    for (n, server) in servers.iter().enumerate() {
-        let mut admin = server.connection();
-        let (first, last) = (n * 5462, ((n + 1) * 5462 - 1).min(16383));
-        redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(last).exec(&mut admin).unwrap();
-        redis::cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(servers[0].port).exec(&mut admin).unwrap();
-    }
-    for server in &servers {
-        let mut admin = server.connection();
-        // The gate: each node knows who owns all slots.
-        loop {
-            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut admin).unwrap();
-            if info.contains("cluster_slots_assigned:16384") && info.contains("cluster_state:ok") {
-                break;
-            }
-            std::thread::yield_now();
-        }
-    }
-    servers
+/// Three primaries of one test, each of which goes on without the others.
+fn own_cluster() -> Server {
+    let settings = [("cluster-require-full-coverage", "no"), ("cluster-node-timeout", "1000")];
+    own_with(Service::RedisCluster, &settings)
 }
 
 #[tokio::test]
 async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
-    let mut servers = own_cluster();
-    let url = format!("{}?cluster=true", servers[0].url());
-    let config = RedisConfig::new(url).patience(Duration::from_secs(2));
+    let mut server = own_cluster();
+    let config = RedisConfig::new(server.url()).patience(Duration::from_secs(2));
     let queue = RedisQueue::open(config).await.unwrap();
     let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
     for answer in queue.enqueue(&items("1")).await {
         answer.unwrap();
     }
-    servers[2].kill();
+    server.kill_member(2);
     let mut refused = Vec::new();
     for (n, answer) in queue.enqueue(&items("2")).await.into_iter().enumerate() {
         if let Err(error) = answer {
@@ -337,7 +319,7 @@ async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
             }
         }
     }
-    servers[2].run();
+    server.restart_member(2);
     let all = async { while queue.enqueue(&items("3")).await.iter().any(Result::is_err) {} };
     tokio::time::timeout(Duration::from_secs(30), all).await.expect("it comes back");
     for n in refused {
@@ -349,11 +331,11 @@ async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
 
 #[tokio::test]
 async fn the_install_role_can_install_and_no_more() {
-    let server = Server::durable();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let mut admin = admin(&server);
     let rights: Vec<&str> = include_str!("../acl/install.acl").split_whitespace().skip(1).collect();
     redis::cmd("ACL").arg("SETUSER").arg(rights).exec(&mut admin).unwrap();
-    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.port);
+    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.ports()[0]);
     RedisQueue::install(RedisConfig::new(url.as_str())).await.unwrap();
     let queue = RedisQueue::connect(&url).await.unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
