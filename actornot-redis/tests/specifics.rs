@@ -3,12 +3,15 @@
 
 mod common;
 
+use std::io::Write;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actornot_core::{
-    Admission, DueQuery, Effect, Enqueue, EntityId, Envelope, Inspect, LockableQueue, Next, Position,
-    TryLock, Updated, Verdict,
+    Admission, DueQuery, Effect, Enqueue, EntityId, Envelope, ErrorKind, Inspect, LockableQueue, Next,
+    Position, Retry, TryLock, Updated, Verdict,
 };
 use actornot_redis::{RedisConfig, RedisQueue, redis};
 use actornot_testkit::servers::{Server, Service, own, own_with, url};
@@ -272,7 +275,7 @@ async fn tls_trusts_the_named_authority_and_no_other() {
     let url = format!("rediss://localhost:{port}/");
     let config = || RedisConfig::new(url.as_str());
     let error = RedisQueue::open(config().patience(Duration::from_millis(500))).await.unwrap_err();
-    assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let queue = RedisQueue::open(config().root_certificate(pem.clone())).await.unwrap();
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
     queue.heartbeat().await.unwrap();
@@ -304,8 +307,7 @@ async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
     for (n, answer) in queue.enqueue(&items("2")).await.into_iter().enumerate() {
         if let Err(error) = answer {
             let kind = error.kind();
-            use actornot_core::ErrorKind::{Unavailable, UnknownOutcome};
-            assert!(matches!(kind, Unavailable | UnknownOutcome), "{error}");
+            assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::UnknownOutcome), "{error}");
             refused.push(n);
         }
     }
@@ -314,7 +316,7 @@ async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
         match answer {
             Ok(_) => assert!(!refused.contains(&n)),
             Err(error) => {
-                assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
                 assert!(refused.contains(&n));
             }
         }
@@ -339,5 +341,161 @@ async fn the_install_role_can_install_and_no_more() {
     RedisQueue::install(RedisConfig::new(url.as_str())).await.unwrap();
     let queue = RedisQueue::connect(&url).await.unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
-    assert_eq!(error.kind(), actornot_core::ErrorKind::AccessDenied, "{error}");
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error}");
+}
+
+/// Of the first 30 entities, those whose partition lies on one node.
+fn on(server: &Server, number: usize) -> Vec<bool> {
+    let keys: String =
+        redis::cmd("KEYS").arg("*:e:*").query::<Vec<String>>(&mut member(server, number)).unwrap().join("\n")
+            + "\n";
+    (0..30).map(|n| keys.contains(&format!(":e:counter/k{n}\n"))).collect()
+}
+
+#[tokio::test]
+async fn a_frozen_primary_holds_up_nobody_on_the_others() {
+    let mut server = own_cluster();
+    let config = RedisConfig::new(server.url()).patience(Duration::from_secs(2));
+    let queue = RedisQueue::open(config).await.unwrap();
+    let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
+    for answer in queue.enqueue(&items("1")).await {
+        answer.unwrap();
+    }
+    let gone = on(&server, 0);
+    assert!(gone.contains(&true) && gone.contains(&false), "{gone:?}");
+    // The seed is among the frozen ones.
+    server.freeze_member(0);
+    for (answer, gone) in queue.enqueue(&items("2")).await.into_iter().zip(&gone) {
+        match answer {
+            Ok(_) => assert!(!gone),
+            Err(error) => assert!(*gone && error.retry() != Retry::Never, "{error}"),
+        }
+    }
+    // From now on nobody waits the whole patience: 50 trips in the time of a few.
+    let trips = async {
+        for n in 3..53 {
+            for (answer, gone) in queue.enqueue(&items(&n.to_string())).await.into_iter().zip(&gone) {
+                assert_eq!(answer.is_err(), *gone, "{answer:?}");
+                if let Err(error) = answer {
+                    assert_eq!(
+                        (error.kind(), error.retry()),
+                        (ErrorKind::Unavailable, Retry::Safe),
+                        "{error}"
+                    );
+                }
+            }
+            // What is due on the others is found.
+            let query = DueQuery { kinds: vec!["counter".into()], limit: 100, after: None };
+            let due = queue.due(&query).await.unwrap();
+            assert_eq!(due.entities.len(), gone.iter().filter(|gone| !**gone).count());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), trips).await.expect("trips that do not wait");
+    server.thaw_member(0);
+    let all = async { while queue.enqueue(&items("53")).await.iter().any(Result::is_err) {} };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("it comes back");
+    for (n, gone) in gone.iter().enumerate() {
+        let found = queue.peek(&entity(&format!("k{n}")), 99).await.unwrap();
+        let ids: Vec<&str> = found.iter().map(|message| message.id.as_str()).collect();
+        // Its calls may have been applied when it went on.
+        let ids: Vec<&str> = ids.into_iter().filter(|id| !gone || *id != "2").collect();
+        assert_eq!(ids.len(), if *gone { 2 } else { 53 }, "{ids:?}");
+    }
+}
+
+/// A primary of a cluster with replicas is killed under load, and its replica takes over. Answers how many posts were
+/// answered, and how many of these are lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_may_have_lost_posts_and_nothing_else() {
+    let mut server = own(Service::RedisClusterReplicas);
+    let url = server.url().to_owned();
+    let error = RedisQueue::connect(&url).await.unwrap_err();
+    assert!(error.to_string().contains("RedisConfig::allow_unsafe(\"replicas\")"), "{error}");
+    let queue = RedisQueue::open(RedisConfig::new(url).allow_unsafe("replicas")).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicU64::new(0));
+    let mut posters = tokio::task::JoinSet::new();
+    for poster in 0..24 {
+        let (queue, stop, count) = (queue.clone(), stop.clone(), count.clone());
+        posters.spawn(async move {
+            let mut answered = Vec::new();
+            let key = format!("k{poster}");
+            for n in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let id = format!("{n:06}");
+                // With the same id until it is answered, so that the order is the poster's.
+                while let Err(error) = queue.enqueue(&[post(&key, &id)]).await.remove(0) {
+                    assert_ne!(error.retry(), Retry::Never, "{error}");
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                answered.push(id);
+            }
+            (key, answered)
+        });
+    }
+    let more = async |much: u64| {
+        let goal = count.load(Ordering::Relaxed) + much;
+        while count.load(Ordering::Relaxed) < goal {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    more(2000).await;
+    let grants = [lock(&queue, "k0").await.unwrap(), lock(&queue, "k1").await.unwrap()];
+    more(1000).await;
+    server.kill_member(0);
+    // Each entity again, bounded, with the same handle.
+    let again = async {
+        for n in 0..24 {
+            while queue.peek(&entity(&format!("k{n}")), 1).await.is_err() {}
+        }
+        more(3000).await;
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("a replica takes over");
+    stop.store(true, Ordering::Relaxed);
+    let (mut all, mut lost) = (0, 0);
+    while let Some(done) = posters.join_next().await {
+        let (key, answered) = done.unwrap();
+        let found = queue.peek(&entity(&key), 1_000_000).await.unwrap();
+        let found: Vec<&str> = found.iter().map(|message| message.id.as_str()).collect();
+        assert!(found.is_sorted_by(|a, b| a < b), "{key}: in order, none twice");
+        all += answered.len();
+        lost += answered.iter().filter(|id| found.binary_search(&id.as_str()).is_err()).count();
+    }
+    // Whoever holds a lock that survived goes on; one whose lock did not is fenced off.
+    for grant in grants {
+        let first = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+        let stale = queue.update_locked(&[commit(&grant.lease, vec![])]).await.remove(0).unwrap();
+        assert_eq!(stale, Updated::LockLost, "after {first:?}");
+    }
+    let _ = writeln!(std::io::stdout(), "{all} posts were answered, {lost} of them are lost");
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_while_nobody_called_loses_no_answer() {
+    let mut server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    for n in 0..3 {
+        ok(&queue, post("a", &format!("{n} before"))).await;
+        let restart = move || {
+            server.kill();
+            server.restart();
+            server
+        };
+        // The runtime goes on meanwhile, and hears that the connection was closed.
+        server = tokio::task::spawn_blocking(restart).await.unwrap();
+        ok(&queue, post("a", &format!("{n} after"))).await;
+    }
+    assert_eq!(queue.peek(&entity("a"), 9).await.unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn an_address_of_version_6_is_reached() {
+    let server = own_with(Service::Redis, &[("bind", "127.0.0.1 ::1")]);
+    let url = format!("redis://[::1]:{}/", server.ports()[0]);
+    let queue = RedisQueue::connect(&url).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let error = RedisQueue::connect("redis://[::1/").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid { field: "url" }, "{error}");
 }
