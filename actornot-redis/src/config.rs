@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use actornot_core::Error;
-use redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates};
+use redis::{Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, TlsCertificates};
 
 use crate::url::{self, Location};
 
@@ -197,6 +197,8 @@ impl Target {
         };
         // The name of the library is one command more that a role would have to be granted.
         let settings = self.base.redis_settings().clone().set_skip_set_lib_name();
+        // With it the driver tells when the server closes a connection that is idle.
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
         self.base.clone().set_addr(addr).set_redis_settings(settings)
     }
 

@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Value};
+use redis::Value;
 
 use crate::config::Target;
 use crate::error::{self, Refusal};
 use crate::slice::{Address, Call, Map, Space};
-use crate::turn::{Boxed, Turn, all};
+use crate::turn::{Boxed, Node, Open, Turn, all};
 
 /// So many bytes go out at a time: far below the server's limit for a connection, 1 GB.
 const PIPELINE_BYTES: usize = 64 << 20;
@@ -25,17 +25,6 @@ pub(crate) struct Nodes {
     pub(crate) target: Target,
     map: Mutex<Arc<Map>>,
     open: Mutex<BTreeMap<Address, Arc<Node>>>,
-}
-
-#[derive(Default)]
-struct Node {
-    connection: tokio::sync::Mutex<Option<Open>>,
-}
-
-#[derive(Clone)]
-struct Open {
-    number: u64,
-    connection: MultiplexedConnection,
 }
 
 /// What became of one call in one round.
@@ -141,6 +130,7 @@ impl Nodes {
         turn: &Turn,
     ) -> Vec<(usize, Sent)> {
         let mut sent = Vec::with_capacity(indexes.len());
+        let node = self.node(address);
         let mut rest = indexes.as_slice();
         while !rest.is_empty() {
             let mut size = 0;
@@ -150,11 +140,13 @@ impl Nodes {
             });
             let (part, behind) = rest.split_at(fits.count().max(1));
             rest = behind;
-            let open = match self.connection(address, turn).await {
+            let open = match node.connection(turn).await {
                 Ok(open) => open,
                 Err(error) => {
                     self.forget_map();
-                    sent.extend(part.iter().map(|index| (*index, give_up(error.clone()))));
+                    // The calls to the other nodes of the slice would wait with it, once in each trip.
+                    let told = |error| if node.is_silent() { Sent::Done(Err(error)) } else { give_up(error) };
+                    sent.extend(part.iter().map(|index| (*index, told(error.clone()))));
                     continue;
                 }
             };
@@ -162,7 +154,7 @@ impl Nodes {
             for index in part {
                 pipeline.add_command(calls[*index].command(whole[*index]));
             }
-            match self.send(address, &open, &pipeline).await {
+            match self.send(&node, &open, &pipeline, self.target.patience).await {
                 Ok(values) => {
                     sent.extend(part.iter().zip(values).map(|(index, value)| (*index, self.judge(value))));
                 }
@@ -179,19 +171,26 @@ impl Nodes {
     /// One write, and its answers. An error says that they did not come; the connection is not used again.
     async fn send(
         &self,
-        address: &Address,
+        node: &Node,
         open: &Open,
         pipeline: &redis::Pipeline,
+        wait: Duration,
     ) -> Result<Vec<Value>, &'static str> {
         let mut connection = open.connection.clone();
         let answers = connection.send_packed_commands(pipeline, 0, pipeline.len());
-        let what = match tokio::time::timeout(self.target.patience, answers).await {
-            Ok(Ok(values)) if values.len() == pipeline.len() => return Ok(values),
+        let what = match tokio::time::timeout(wait, answers).await {
+            Ok(Ok(values)) if values.len() == pipeline.len() => {
+                node.answered(open);
+                return Ok(values);
+            }
             Ok(Ok(_)) => "the server gave too few answers",
             Ok(Err(_)) => "the connection was lost before the answer came",
-            Err(_) => "no answer came in time",
+            Err(_) => {
+                node.fell_silent();
+                "no answer came in time"
+            }
         };
-        self.close(address, open.number).await;
+        open.close();
         self.forget_map();
         Err(what)
     }
@@ -227,11 +226,12 @@ impl Nodes {
     }
 
     async fn ask_in(&self, address: &Address, command: redis::Cmd, turn: &Turn) -> Result<Value, Error> {
-        let open = self.connection(address, turn).await?;
+        let node = self.node(address);
+        let open = node.connection(turn).await?;
         let mut pipeline = redis::Pipeline::new();
         pipeline.add_command(command);
         let mut values =
-            self.send(address, &open, &pipeline).await.map_err(|what| error::lost(what, true))?;
+            self.send(&node, &open, &pipeline, turn.left()).await.map_err(|what| error::lost(what, true))?;
         match values.pop().unwrap_or_default() {
             Value::ServerError(error) => Err(match error::refusal(&error) {
                 Refusal::Passing(error) | Refusal::Final(error) => error,
@@ -274,7 +274,7 @@ impl Nodes {
         let turn = Turn::new(self.target.patience);
         let mut answer = Err(Error::new(ErrorKind::Unavailable, "no node answers"));
         for address in self.owners().await? {
-            let opened = self.connection(&address, &turn).await.map(|_| ());
+            let opened = self.node(&address).connection(&turn).await.map(|_| ());
             if answer.is_err() {
                 answer = opened;
             }
@@ -301,6 +301,7 @@ impl Nodes {
     async fn ask_map(&self, turn: &Turn) -> Result<Map, Error> {
         let mut asked = self.target.seeds.clone();
         asked.extend(self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned());
+        asked.sort_by_key(|address| self.node(address).is_silent());
         let mut failed = Error::new(ErrorKind::Unavailable, "no node of the cluster answers");
         for (index, address) in asked.iter().enumerate() {
             let mut command = redis::cmd("CLUSTER");
@@ -326,47 +327,12 @@ impl Nodes {
 
     fn node(&self, address: &Address) -> Arc<Node> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.entry(address.clone()).or_default().clone()
-    }
-
-    async fn connection(&self, address: &Address, turn: &Turn) -> Result<Open, Error> {
-        let name = format!("{}:{}", address.0, address.1);
-        let node = self.node(address);
-        let connect = async {
-            let mut slot = node.connection.lock().await;
-            if let Some(open) = &*slot {
-                return Ok(open.clone());
-            }
-            // Bounded here, for the driver's own bounds do not cover looking up a name.
-            let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-            let client = Client::open(self.target.at(address));
-            let client = client.map_err(|error| error::connecting(&error, &name))?;
-            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-            let connection = connection.map_err(|error| error::connecting(&error, &name))?;
-            Ok(slot.insert(Open { number: next(), connection }).clone())
-        };
-        match tokio::time::timeout(turn.left().max(std::time::Duration::from_millis(1)), connect).await {
-            Ok(open) => open,
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, format!("{name}: cannot connect in time"))),
-        }
-    }
-
-    async fn close(&self, address: &Address, number: u64) {
-        let node = self.node(address);
-        let mut slot = node.connection.lock().await;
-        if slot.as_ref().is_some_and(|open| open.number == number) {
-            *slot = None;
-        }
+        let node = || Arc::new(Node::new(address, self.target.at(address), self.target.patience));
+        open.entry(address.clone()).or_insert_with(node).clone()
     }
 }
 
 /// Waiting does not help against a wrong password.
 fn give_up(error: Error) -> Sent {
     if error.kind() == ErrorKind::Unavailable { Sent::Again(error) } else { Sent::Done(Err(error)) }
-}
-
-/// Tells connections apart, so that nobody closes one that has replaced what he used.
-fn next() -> u64 {
-    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }

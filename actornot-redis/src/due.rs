@@ -64,8 +64,17 @@ impl RedisQueue {
         };
         let calls: Vec<Call> = (0..space.partitions).map(ask).collect();
         let mut found = Found::default();
+        let (mut answered, mut failed) = (false, None);
         for (partition, answer) in (0..).zip(self.run(&calls).await) {
-            let mut parts = Parts::of(answer?)?;
+            let mut parts = match answer {
+                Ok(answer) => Parts::of(answer)?,
+                // What is due on the other nodes need not wait for this one.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            answered = true;
             parts.value();
             let next = parts.number()?;
             found.next = [found.next, next].into_iter().flatten().min();
@@ -84,6 +93,13 @@ impl RedisQueue {
                     found.places.insert((0, (*kind).to_owned(), key));
                 })?;
             }
+        }
+        match failed {
+            Some(error) if !answered => return Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "some partitions do not answer, the others are swept without them")
+            }
+            None => {}
         }
         Ok(found)
     }

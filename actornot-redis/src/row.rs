@@ -14,6 +14,10 @@ impl Parts {
     pub(crate) fn of(value: Value) -> Result<Self, Error> {
         match value {
             Value::Array(parts) => Ok(Self(parts.into_iter())),
+            Value::Map(pairs) => {
+                let parts: Vec<Value> = pairs.into_iter().flat_map(|(name, value)| [name, value]).collect();
+                Ok(Self(parts.into_iter()))
+            }
             other => Err(odd(&other)),
         }
     }
@@ -48,7 +52,7 @@ pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),
-        Value::SimpleString(text) => Ok(Some(text.into_bytes())),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(Some(text.into_bytes())),
         other => Err(odd(&other)),
     }
 }

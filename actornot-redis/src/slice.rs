@@ -158,14 +158,39 @@ impl Map {
             let mut range = Parts::of(range)?;
             let (first, last) = (range.number()?.unwrap_or(0), range.number()?.unwrap_or(0));
             let mut primary = Parts::of(range.value())?;
-            let host = primary.text()?.filter(|host| !host.is_empty() && host != "?");
+            let host = primary.text()?;
             let port = u16::try_from(primary.number()?.unwrap_or(0)).unwrap_or(0);
-            let address = (host.unwrap_or_else(|| asked.0.clone()), port);
+            let host = match host.as_deref().map(|host| host.trim_matches(['[', ']'])) {
+                // The one that was asked; or a cluster of one node that does not know its own name.
+                None | Some("") => Some(asked.0.clone()),
+                // Of no known name; perhaps of a known address, behind its id.
+                Some("?") => {
+                    primary.value();
+                    ip(primary.value())?
+                }
+                Some(host) => Some(host.to_owned()),
+            };
+            let Some(address) = host.filter(|_| port > 0).map(|host| (host, port)) else { continue };
             let slot = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
             map.push((slot(first), slot(last), address));
         }
         Ok(Self(map))
     }
+}
+
+/// What stands behind `ip` among the other names of a node.
+fn ip(names: Value) -> Result<Option<String>, Error> {
+    if names == Value::Nil {
+        return Ok(None);
+    }
+    let mut names = Parts::of(names)?;
+    while let Some(name) = names.text()? {
+        let value = names.text()?;
+        if name == "ip" {
+            return Ok(value.filter(|ip| !ip.is_empty()));
+        }
+    }
+    Ok(None)
 }
 
 /// CRC-32 (IEEE).
@@ -187,7 +212,39 @@ pub(crate) fn slot(bytes: impl Iterator<Item = u8>) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{crc32, slot};
+    use redis::Value;
+
+    use super::{Map, crc32, slot};
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    /// The owner of all slots, as a server names it.
+    fn owner(host: Value, port: i64, more: Option<Value>) -> Option<(String, u16)> {
+        let node = [host, Value::Int(port), text("id")].into_iter().chain(more).collect();
+        let range = Value::Array(vec![Value::Int(0), Value::Int(16383), Value::Array(node)]);
+        let map = Map::parse(Value::Array(vec![range]), &("asked".to_owned(), 1)).unwrap();
+        map.owner(7).cloned()
+    }
+
+    #[test]
+    fn nodes_are_found_by_whatever_they_are_called() {
+        let at = |host: &str| Some((host.to_owned(), 7000));
+        assert_eq!(owner(text("10.0.0.1"), 7000, None), at("10.0.0.1"));
+        assert_eq!(owner(text("::1"), 7000, None), at("::1"));
+        assert_eq!(owner(text("[::1]"), 7000, None), at("::1"));
+        assert_eq!(owner(Value::Nil, 7000, None), at("asked"));
+        assert_eq!(owner(text(""), 7000, None), at("asked"));
+        assert_eq!(owner(text("?"), 7000, None), None);
+        assert_eq!(
+            owner(text("?"), 7000, Some(Value::Array(vec![text("ip"), text("10.0.0.1")]))),
+            at("10.0.0.1")
+        );
+        assert_eq!(owner(text("?"), 7000, Some(Value::Map(vec![(text("ip"), text("::1"))]))), at("::1"));
+        assert_eq!(owner(text("?"), 7000, Some(Value::Array(vec![]))), None);
+        assert_eq!(owner(text("10.0.0.1"), 0, None), None);
+    }
 
     #[test]
     fn checksums_are_those_of_everybody_else() {

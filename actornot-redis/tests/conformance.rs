@@ -11,9 +11,10 @@ use actornot_core::{EntityId, LockableQueue, MessageId};
 use actornot_redis::{RedisConfig, RedisQueue, redis};
 use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
+use actornot_testkit::servers::{Service, url};
 use async_trait::async_trait;
 
-use crate::common::{Outside, random, url};
+use crate::common::{Outside, random};
 
 struct RedisBackend {
     url: String,
@@ -83,16 +84,16 @@ impl Shared for RedisBackend {
 }
 
 async fn standalone_backend() -> RedisBackend {
-    RedisBackend::new(url("ACTORNOT_REDIS_URL"))
+    RedisBackend::new(url(Service::Redis))
 }
 
 async fn cluster_backend() -> RedisBackend {
-    RedisBackend::new(url("ACTORNOT_REDIS_CLUSTER_URL"))
+    RedisBackend::new(url(Service::RedisCluster))
 }
 
 /// A user with the rights of `acl/run.acl`, in a namespace that somebody else has installed.
 async fn run_role_backend() -> RedisBackend {
-    let mut backend = RedisBackend::new(url("ACTORNOT_REDIS_URL"));
+    let mut backend = RedisBackend::new(url(Service::Redis));
     let config = RedisConfig::new(backend.url.as_str()).namespace(backend.namespace.as_str());
     RedisQueue::install(config).await.unwrap();
     let role = random();
@@ -111,11 +112,11 @@ async fn run_role_backend() -> RedisBackend {
     backend
 }
 
-mod standalone {
+mod standalone_appendfsync_always {
     actornot_testkit::conformance!(real crate::standalone_backend);
 }
 
-mod cluster {
+mod cluster_of_three_primaries {
     actornot_testkit::conformance!(real crate::cluster_backend);
 }
 

@@ -3,13 +3,13 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actornot_core::{
-    Admission, Batch, Context, ErrorKind, Failure, Inspect, LockableQueue, MailboxPoster, Retry, Runner,
-    TryLock,
-};
+use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock};
 use actornot_redis::{RedisConfig, RedisQueue, redis};
+use actornot_testkit::outage::kill_under_load;
+use actornot_testkit::servers::{Service, own, own_with, url};
 
 use crate::common::*;
 
@@ -20,11 +20,13 @@ const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_server_that_is_down_at_the_start_is_unavailable() {
-    let mut server = Server::durable();
+    let mut server = own(Service::Redis);
     server.kill();
-    for url in
-        [server.url(), format!("{}?cluster=true", server.url()), server.url().replace("redis:", "rediss:")]
-    {
+    for url in [
+        server.url().to_owned(),
+        format!("{}?cluster=true", server.url()),
+        server.url().replace("redis:", "rediss:"),
+    ] {
         let error = RedisQueue::open(RedisConfig::new(url).patience(QUICK)).await.unwrap_err();
         assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe), "{error}");
     }
@@ -32,19 +34,19 @@ async fn a_server_that_is_down_at_the_start_is_unavailable() {
 
 #[tokio::test]
 async fn a_database_number_that_does_not_exist_is_refused_at_once_and_one_that_does_is_used() {
-    let server = Server::durable();
+    let server = own(Service::Redis);
     let error = RedisQueue::connect(&format!("{}99", server.url())).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::Invalid { field: "url" }, Retry::Never), "{error}");
     let queue = RedisQueue::connect(&format!("{}3", server.url())).await.unwrap();
     ok(&queue, post("a", "1")).await;
-    let zero = RedisQueue::connect(&server.url()).await.unwrap();
+    let zero = RedisQueue::connect(server.url()).await.unwrap();
     assert_eq!(zero.read(&[entity("a")]).await.unwrap(), [None]);
     assert_eq!(queue.peek(&entity("a"), 9).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn tls_to_a_server_that_speaks_none_is_an_error_and_no_panic() {
-    let server = Server::durable();
+    let server = own(Service::Redis);
     let config = RedisConfig::new(server.url().replace("redis:", "rediss:")).patience(QUICK);
     let error = RedisQueue::open(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -52,7 +54,7 @@ async fn tls_to_a_server_that_speaks_none_is_an_error_and_no_panic() {
 
 #[tokio::test]
 async fn a_server_that_goes_down_is_told_of_and_works_again_with_the_same_handle() {
-    let mut server = Server::durable();
+    let mut server = own(Service::Redis);
     let queue = RedisQueue::open(RedisConfig::new(server.url()).patience(SHORT)).await.unwrap();
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
     server.kill();
@@ -62,7 +64,7 @@ async fn a_server_that_goes_down_is_told_of_and_works_again_with_the_same_handle
     let second = queue.enqueue(&[post("a", "3")]).await.remove(0).unwrap_err();
     assert_eq!((second.kind(), second.retry()), (ErrorKind::Unavailable, Retry::Safe), "{second}");
     assert_eq!(queue.peek(&entity("a"), 9).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    server.run();
+    server.restart();
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Duplicate]);
     assert_eq!(ok(&queue, post("a", "3")).await.admissions, [Admission::Accepted]);
     queue.heartbeat().await.unwrap();
@@ -70,9 +72,9 @@ async fn a_server_that_goes_down_is_told_of_and_works_again_with_the_same_handle
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_leaves_the_outcome_unknown() {
-    let server = Server::durable();
+    let server = own(Service::Redis);
     let queue = RedisQueue::open(RedisConfig::new(server.url()).patience(SHORT)).await.unwrap();
-    let mut admin = server.connection();
+    let mut admin = admin(&server);
     redis::cmd("CLIENT").arg("PAUSE").arg(60_000).arg("WRITE").exec(&mut admin).unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::UnknownOutcome, Retry::SameId), "{error}");
@@ -86,42 +88,37 @@ async fn a_server_that_does_not_answer_leaves_the_outcome_unknown() {
 
 #[tokio::test]
 async fn settings_that_void_durability_are_refused_by_name_and_allowed_by_name() {
-    for (options, setting, wanted) in [
-        (vec!["--appendonly", "no"], "appendonly", "set appendonly yes"),
-        (vec!["--appendonly", "yes", "--appendfsync", "everysec"], "appendfsync", "set appendfsync always"),
-        (
-            vec!["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "allkeys-lru"],
-            "maxmemory-policy",
-            "set maxmemory-policy noeviction",
-        ),
+    for (setting, value, wanted) in [
+        ("appendonly", "no", "set appendonly yes"),
+        ("appendfsync", "everysec", "set appendfsync always"),
+        ("appendfsync", "no", "set appendfsync always"),
+        ("maxmemory-policy", "allkeys-lru", "set maxmemory-policy noeviction"),
+        ("maxmemory-policy", "volatile-ttl", "set maxmemory-policy noeviction"),
     ] {
-        let server = Server::start(&options);
-        let mut config = RedisConfig::new(server.url());
-        if setting == "appendonly" {
-            config = config.allow_unsafe("appendfsync");
-        }
+        let server = own_with(Service::Redis, &[(setting, value)]);
+        let config = RedisConfig::new(server.url());
         let error = RedisQueue::open(config.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
         let text = error.to_string();
         assert!(text.starts_with(setting) && text.contains(wanted) && text.contains("voids G1"), "{text}");
         assert!(text.contains(&format!("RedisConfig::allow_unsafe(\"{setting}\")")), "{text}");
+        RedisQueue::open(config.clone().allow_unsafe("replicas")).await.unwrap_err();
         let queue = RedisQueue::open(config.allow_unsafe(setting)).await.unwrap();
         assert!(!queue.doctor().await.unwrap().is_durable());
     }
-    let server = Server::durable();
-    let report = RedisQueue::connect(&server.url()).await.unwrap().doctor().await.unwrap();
+    let server = own(Service::Redis);
+    let report = RedisQueue::connect(server.url()).await.unwrap().doctor().await.unwrap();
     assert!(report.is_durable() && report.server.starts_with("Redis "), "{report:?}");
 }
 
 #[tokio::test]
 async fn a_replica_is_refused_and_a_primary_with_one_says_what_a_failover_may_lose() {
-    let primary = Server::durable();
-    let port = primary.port.to_string();
-    let replica =
-        Server::start(&["--appendonly", "yes", "--appendfsync", "always", "--replicaof", "127.0.0.1", &port]);
-    let error = RedisQueue::connect(&replica.url()).await.unwrap_err();
+    let primary = own(Service::Redis);
+    let port = primary.ports()[0];
+    let replica = own_with(Service::Redis, &[("replicaof", format!("127.0.0.1 {port}").as_str())]);
+    let error = RedisQueue::connect(replica.url()).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::ReadOnly, Retry::Never), "{error}");
-    let mut admin = primary.connection();
+    let mut admin = admin(&primary);
     // The gate: the primary itself counts one.
     loop {
         let info: String = redis::cmd("INFO").arg("replication").query(&mut admin).unwrap();
@@ -130,17 +127,17 @@ async fn a_replica_is_refused_and_a_primary_with_one_says_what_a_failover_may_lo
         }
         tokio::task::yield_now().await;
     }
-    let error = RedisQueue::connect(&primary.url()).await.unwrap_err();
+    let error = RedisQueue::connect(primary.url()).await.unwrap_err();
     assert!(error.to_string().contains("a failover may lose acknowledged posts"), "{error}");
     RedisQueue::open(RedisConfig::new(primary.url()).allow_unsafe("replicas")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_role_that_may_not_ask_for_a_setting_must_allow_it() {
-    let server = Server::durable();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let mut admin = admin(&server);
     redis::cmd("ACL").arg(&["SETUSER", "default", "-config"]).exec(&mut admin).unwrap();
-    let error = RedisQueue::connect(&server.url()).await.unwrap_err();
+    let error = RedisQueue::connect(server.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     assert!(error.to_string().starts_with("appendfsync is unknown"), "{error}");
     RedisQueue::open(RedisConfig::new(server.url()).allow_unsafe("appendfsync")).await.unwrap();
@@ -148,7 +145,7 @@ async fn a_role_that_may_not_ask_for_a_setting_must_allow_it() {
 
 #[tokio::test]
 async fn a_namespace_of_another_version_or_size_is_refused_naming_both() {
-    let server = Server::durable();
+    let server = own(Service::Redis);
     let config = || RedisConfig::new(server.url());
     let error = RedisQueue::open(config().never_install()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
@@ -160,24 +157,35 @@ async fn a_namespace_of_another_version_or_size_is_refused_naming_both() {
         RedisQueue::open(config()),
     );
     assert!(a.is_ok() != b.is_ok() || (a.is_err() && b.is_err() && c.is_ok()));
-    let mut admin = server.connection();
-    redis::cmd("SET").arg("{actornot}:meta").arg("1 8").exec(&mut admin).unwrap();
+    let mut admin = admin(&server);
+    redis::cmd("SET").arg("{actornot}:meta").arg("1 1 8").exec(&mut admin).unwrap();
     let error = RedisQueue::open(config().partitions(16)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     assert!(error.to_string().contains("with 8 partitions, the configuration wants 16"), "{error}");
     RedisQueue::open(config().never_install()).await.unwrap();
-    redis::cmd("SET").arg("{actornot}:meta").arg("2 8").exec(&mut admin).unwrap();
-    let error = RedisQueue::open(config()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_newer_version_is_used_or_refused_as_it_says_and_then_both_versions_are_named() {
+    let server = own(Service::Redis);
+    RedisQueue::connect(server.url()).await.unwrap();
+    let mut admin = admin(&server);
+    redis::cmd("SET").arg("{actornot}:meta").arg("7 1 64 and more").exec(&mut admin).unwrap();
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    ok(&queue, post("a", "this version may still be used")).await;
+
+    redis::cmd("SET").arg("{actornot}:meta").arg("7 7 64").exec(&mut admin).unwrap();
+    let error = RedisQueue::connect(server.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
-    assert!(error.to_string().contains("has version 2, this actornot-redis knows version 1"), "{error}");
+    assert!(error.to_string().contains("has version 7, this actornot-redis knows version 1"), "{error}");
 }
 
 #[tokio::test]
 async fn a_cluster_and_a_single_server_are_not_taken_for_each_other() {
-    let server = Server::durable();
+    let server = own(Service::Redis);
     let error = RedisQueue::connect(&format!("{}?cluster=true", server.url())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
-    let cluster = url("ACTORNOT_REDIS_CLUSTER_URL").replace("?cluster=true", "");
+    let cluster = url(Service::RedisCluster).replace("?cluster=true", "");
     let error = RedisQueue::connect(&cluster).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
     assert!(error.to_string().contains("add ?cluster=true"), "{error}");
@@ -185,9 +193,9 @@ async fn a_cluster_and_a_single_server_are_not_taken_for_each_other() {
 
 #[tokio::test]
 async fn a_missing_right_is_denied_and_says_so() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    let mut admin = admin(&server);
     redis::cmd("ACL").arg(&["SETUSER", "default", "-evalsha"]).exec(&mut admin).unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::AccessDenied, Retry::Never), "{error}");
@@ -195,12 +203,12 @@ async fn a_missing_right_is_denied_and_says_so() {
 
 #[tokio::test]
 async fn full_memory_refuses_posts_and_lets_everything_drain() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
     let mut big = post("a", "big");
     big.messages[0].payload = format!("\"{}\"", "x".repeat(200_000));
     ok(&queue, big).await;
-    let mut admin = server.connection();
+    let mut admin = admin(&server);
     redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut admin).unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::StorageFull, Retry::Safe), "{error}");
@@ -214,69 +222,19 @@ async fn full_memory_refuses_posts_and_lets_everything_drain() {
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
 }
 
-struct Counter;
-
-impl Runner for Counter {
-    const KIND: &'static str = "counter";
-    type State = i64;
-    type Message = i64;
-
-    async fn run_locked(&self, state: &mut i64, batch: Batch<i64>, _: &mut Context) -> Result<(), Failure> {
-        batch.iter().for_each(|delta| *state += **delta);
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_in_the_middle_of_5000_posts_loses_none_that_was_answered() {
-    let mut server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
-    let mailbox = MailboxPoster::new(queue.clone(), Counter);
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let mut posts = tokio::task::JoinSet::new();
-    for n in 0..5000 {
-        let (mailbox, told) = (mailbox.clone(), told.clone());
-        posts.spawn(async move {
-            let key = format!("k{}", n % 50);
-            let id = format!("m{n}");
-            let mut tries = 0;
-            loop {
-                match mailbox.post(key.as_str(), 1).id(id.as_str()).await {
-                    Ok(_) => break,
-                    Err(error) => assert_ne!(error.retry(), Retry::Never, "{error}"),
-                }
-                tries += 1;
-                assert!(tries < 20);
-            }
-            told.send(()).unwrap();
-        });
-    }
-    drop(told);
-    for _ in 0..1000 {
-        heard.recv().await.unwrap();
-    }
-    server.kill();
-    server.run();
-    while let Some(done) = posts.join_next().await {
-        done.unwrap();
-    }
-    // Each once: none lost, none doubled.
-    let sum = async || {
-        let mut sum = 0;
-        for n in 0..50 {
-            sum += mailbox.read(format!("k{n}").as_str()).await.unwrap().map_or(0, |found| found.state);
-        }
-        sum
+    let server = Arc::new(Mutex::new(own(Service::Redis)));
+    let queue = {
+        let url = server.lock().unwrap().url().to_owned();
+        RedisQueue::connect(&url).await.unwrap()
     };
-    let all = async {
-        loop {
-            mailbox.sweep(Duration::from_secs(5)).await.unwrap();
-            if sum().await == 5000 {
-                break;
-            }
-        }
+    // It ends with the test.
+    let killed = server.clone();
+    let kill = move || {
+        let mut server = killed.lock().unwrap();
+        server.kill();
+        server.restart();
     };
-    tokio::time::timeout(Duration::from_secs(60), all).await.expect("every post is handled");
-    mailbox.close().await;
-    assert_eq!(sum().await, 5000);
+    kill_under_load(Arc::new(queue), kill).await;
 }

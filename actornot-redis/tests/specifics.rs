@@ -7,15 +7,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use actornot_core::{
-    Admission, DueQuery, Effect, Enqueue, EntityId, Envelope, Inspect, LockableQueue, Next, Position,
-    TryLock, Updated, Verdict,
+    Admission, DueQuery, Effect, Enqueue, Envelope, ErrorKind, Inspect, LockableQueue, Next, Position,
+    Updated, Verdict,
 };
 use actornot_redis::{RedisConfig, RedisQueue, redis};
+use actornot_testkit::servers::{Service, own, own_with, url};
 
 use crate::common::*;
 
 async fn cluster() -> (RedisQueue, Clearing) {
-    let (url, namespace) = (url("ACTORNOT_REDIS_CLUSTER_URL"), random());
+    let (url, namespace) = (url(Service::RedisCluster), random());
     let config = RedisConfig::new(url.as_str()).namespace(namespace.as_str());
     (RedisQueue::open(config).await.unwrap(), Clearing(Outside::new(&url, &namespace)))
 }
@@ -34,9 +35,9 @@ fn envelope(key: &str, id: &str) -> Effect {
 
 #[tokio::test]
 async fn scripts_that_the_server_forgets_at_any_moment_are_sent_again() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    let mut admin = admin(&server);
     let mut flush = || redis::cmd("SCRIPT").arg("FLUSH").exec(&mut admin).unwrap();
     for n in 0..3 {
         flush();
@@ -131,8 +132,8 @@ async fn a_slice_over_all_primaries_answers_item_by_item() {
 
 #[tokio::test]
 async fn calls_that_are_dropped_do_not_shift_the_answers_of_others() {
-    let server = Server::durable();
-    let queue = RedisQueue::connect(&server.url()).await.unwrap();
+    let server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
     for n in 0..200_u32 {
         let items = [post("dropped", &n.to_string()), post("other", &n.to_string())];
         let _ =
@@ -177,60 +178,12 @@ async fn several_processes_relay_the_same_sends_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_slot_that_moves_is_followed() {
-    let servers = own_cluster();
-    let url = format!("{}?cluster=true", servers[0].url());
-    let queue = RedisQueue::connect(&url).await.unwrap();
-    let outside = Outside::new(&url, "actornot");
-    ok(&queue, post("a", "1")).await;
-    let slots = |connection: &mut redis::Connection, key: &str| -> u16 {
-        redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(connection).unwrap()
-    };
-    let (mut from, key) = outside.find(":e:counter/a");
-    let slot = slots(&mut from, &key);
-    let id = |connection: &mut redis::Connection| -> String {
-        redis::cmd("CLUSTER").arg("MYID").query(connection).unwrap()
-    };
-    let source = id(&mut from);
-    let mut nodes = outside.connections();
-    let ids: Vec<String> = nodes.iter_mut().map(id).collect();
-    let to = ids.iter().position(|id| *id != source).unwrap();
-    let port: u16 =
-        redis::cmd("CONFIG").arg("GET").arg("port").query::<(String, u16)>(&mut nodes[to]).unwrap().1;
-    let set = |connection: &mut redis::Connection, how: &[&str]| {
-        redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(how).exec(connection).unwrap();
-    };
-    let mut move_slot = |from: &mut redis::Connection, source: &str, to: usize, target: &str, port: u16| {
-        set(&mut nodes[to], &["IMPORTING", source]);
-        set(from, &["MIGRATING", target]);
-        let keys: Vec<String> =
-            redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(1000).query(from).unwrap();
-        let mut migrate = redis::cmd("MIGRATE");
-        migrate.arg("127.0.0.1").arg(port).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
-        migrate.exec(from).unwrap();
-        set(&mut nodes[to], &["NODE", target]);
-        set(from, &["NODE", target]);
-    };
-    move_slot(&mut from, &source, to, &ids[to], port);
-    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Duplicate]);
-    assert_eq!(ok(&queue, post("a", "2")).await.admissions, [Admission::Accepted]);
-    // And back.
-    let back = ids.iter().position(|id| *id == source).unwrap();
-    let (mut now, _) = outside.find(":e:counter/a");
-    let port: u16 = redis::cmd("CONFIG").arg("GET").arg("port").query::<(String, u16)>(&mut from).unwrap().1;
-    move_slot(&mut now, &ids[to], back, &source, port);
-    let ask = TryLock { entity: EntityId::new("counter", "a").unwrap(), request: request() };
-    let grant = queue.try_lock(&[ask]).await.remove(0).unwrap().unwrap();
-    assert_eq!(grant.batch.messages.len(), 2);
-}
-
-#[tokio::test]
 async fn a_cluster_is_found_through_any_of_its_nodes() {
     let (queue, outside) = cluster().await;
     ok(&queue, post("a", "1")).await;
     let (_, key) = outside.0.find("}:meta");
     let namespace = key.trim_start_matches('{').split('}').next().unwrap().to_owned();
-    let known = url("ACTORNOT_REDIS_CLUSTER_URL");
+    let known = url(Service::RedisCluster);
     let seeds = ["redis://127.0.0.1:1/", known.as_str()];
     let other = RedisQueue::open(RedisConfig::cluster(seeds).namespace(namespace)).await.unwrap();
     assert_eq!(other.peek(&entity("a"), 9).await.unwrap().len(), 1);
@@ -260,15 +213,19 @@ async fn tls_trusts_the_named_authority_and_no_other() {
     let dir = tempfile::TempDir::new().unwrap();
     let [key, certificate] = certificate(dir.path());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let mut options = vec!["--appendonly", "yes", "--appendfsync", "always", "--tls-auth-clients", "no"];
-    options.extend(["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key]);
-    options.extend(["--tls-ca-cert-file", &certificate]);
-    let _server = Server::start(&options);
+    let settings = [
+        ("tls-auth-clients", "no"),
+        ("tls-port", port.as_str()),
+        ("tls-cert-file", certificate.as_str()),
+        ("tls-key-file", key.as_str()),
+        ("tls-ca-cert-file", certificate.as_str()),
+    ];
+    let _server = own_with(Service::Redis, &settings);
     let pem = std::fs::read(&certificate).unwrap();
     let url = format!("rediss://localhost:{port}/");
     let config = || RedisConfig::new(url.as_str());
     let error = RedisQueue::open(config().patience(Duration::from_millis(500))).await.unwrap_err();
-    assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let queue = RedisQueue::open(config().root_certificate(pem.clone())).await.unwrap();
     assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
     queue.heartbeat().await.unwrap();
@@ -280,82 +237,43 @@ async fn tls_trusts_the_named_authority_and_no_other() {
     }
 }
 
-/// Three primaries of one test.
-fn own_cluster() -> Vec<Server> {
-    let options = ["--appendonly", "yes", "--appendfsync", "always", "--cluster-enabled", "yes"];
-    let options =
-        [&options[..], &["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"]].concat();
-    // The port between the nodes is 10000 above.
-    let servers: Vec<Server> = std::iter::repeat_with(|| Server::start(&options)).take(3).collect();
-    for (n, server) in servers.iter().enumerate() {
-        let mut admin = server.connection();
-        let (first, last) = (n * 5462, ((n + 1) * 5462 - 1).min(16383));
-        redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(last).exec(&mut admin).unwrap();
-        redis::cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(servers[0].port).exec(&mut admin).unwrap();
-    }
-    for server in &servers {
-        let mut admin = server.connection();
-        // The gate: each node knows who owns all slots.
-        loop {
-            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut admin).unwrap();
-            if info.contains("cluster_slots_assigned:16384") && info.contains("cluster_state:ok") {
-                break;
-            }
-            std::thread::yield_now();
-        }
-    }
-    servers
-}
-
-#[tokio::test]
-async fn when_a_primary_dies_the_others_go_on_and_it_comes_back() {
-    let mut servers = own_cluster();
-    let url = format!("{}?cluster=true", servers[0].url());
-    let config = RedisConfig::new(url).patience(Duration::from_secs(2));
-    let queue = RedisQueue::open(config).await.unwrap();
-    let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
-    for answer in queue.enqueue(&items("1")).await {
-        answer.unwrap();
-    }
-    servers[2].kill();
-    let mut refused = Vec::new();
-    for (n, answer) in queue.enqueue(&items("2")).await.into_iter().enumerate() {
-        if let Err(error) = answer {
-            let kind = error.kind();
-            use actornot_core::ErrorKind::{Unavailable, UnknownOutcome};
-            assert!(matches!(kind, Unavailable | UnknownOutcome), "{error}");
-            refused.push(n);
-        }
-    }
-    assert!((1..30).contains(&refused.len()), "{refused:?}");
-    for (n, answer) in queue.enqueue(&items("3")).await.into_iter().enumerate() {
-        match answer {
-            Ok(_) => assert!(!refused.contains(&n)),
-            Err(error) => {
-                assert_eq!(error.kind(), actornot_core::ErrorKind::Unavailable, "{error}");
-                assert!(refused.contains(&n));
-            }
-        }
-    }
-    servers[2].run();
-    let all = async { while queue.enqueue(&items("3")).await.iter().any(Result::is_err) {} };
-    tokio::time::timeout(Duration::from_secs(30), all).await.expect("it comes back");
-    for n in refused {
-        let found = queue.peek(&entity(&format!("k{n}")), 9).await.unwrap();
-        let ids: Vec<&str> = found.iter().map(|message| message.id.as_str()).collect();
-        assert_eq!(ids, ["1", "3"]);
-    }
-}
-
 #[tokio::test]
 async fn the_install_role_can_install_and_no_more() {
-    let server = Server::durable();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let mut admin = admin(&server);
     let rights: Vec<&str> = include_str!("../acl/install.acl").split_whitespace().skip(1).collect();
     redis::cmd("ACL").arg("SETUSER").arg(rights).exec(&mut admin).unwrap();
-    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.port);
+    let url = format!("redis://actornot_install:CHANGE_ME@127.0.0.1:{}/", server.ports()[0]);
     RedisQueue::install(RedisConfig::new(url.as_str())).await.unwrap();
     let queue = RedisQueue::connect(&url).await.unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
-    assert_eq!(error.kind(), actornot_core::ErrorKind::AccessDenied, "{error}");
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_while_nobody_called_loses_no_answer() {
+    let mut server = own(Service::Redis);
+    let queue = RedisQueue::connect(server.url()).await.unwrap();
+    for n in 0..3 {
+        ok(&queue, post("a", &format!("{n} before"))).await;
+        let restart = move || {
+            server.kill();
+            server.restart();
+            server
+        };
+        // The runtime goes on meanwhile, and hears that the connection was closed.
+        server = tokio::task::spawn_blocking(restart).await.unwrap();
+        ok(&queue, post("a", &format!("{n} after"))).await;
+    }
+    assert_eq!(queue.peek(&entity("a"), 9).await.unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn an_address_of_version_6_is_reached() {
+    let server = own_with(Service::Redis, &[("bind", "127.0.0.1 ::1")]);
+    let url = format!("redis://[::1]:{}/", server.ports()[0]);
+    let queue = RedisQueue::connect(&url).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let error = RedisQueue::connect("redis://[::1/").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid { field: "url" }, "{error}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actornot_core::{ErrorKind, Inspect};
 use actornot_redis::{RedisConfig, RedisQueue};
+use actornot_testkit::servers::{Service, own};
 
 use crate::common::*;
 
@@ -88,12 +89,12 @@ async fn a_password_is_in_no_error_no_debug_and_no_log() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     subscriber.init();
-    let server = Server::durable();
-    let mut admin = server.connection();
+    let server = own(Service::Redis);
+    let mut admin = admin(&server);
     for right in [vec!["SETUSER", "me", "on", ">hunter2", "~*", "+@all"], vec!["SETUSER", "default", "off"]] {
         actornot_redis::redis::cmd("ACL").arg(right).exec(&mut admin).unwrap();
     }
-    let at = |user: &str| format!("redis://{user}@127.0.0.1:{}/", server.port);
+    let at = |user: &str| format!("redis://{user}@127.0.0.1:{}/", server.ports()[0]);
     let config = RedisConfig::new(at("me:hunter2"));
     let mut seen = format!("{config:?}");
     let queue = RedisQueue::open(config).await.unwrap();

@@ -24,6 +24,8 @@ const PACKAGES: &[Tool] = &[
     Tool { name: "PostgreSQL", here: postgres, packages: &["postgresql"] },
     Tool { name: "Redis", here: || works("redis-server"), packages: &["redis-server"] },
     Tool { name: "PgBouncer", here: || works("pgbouncer"), packages: &["pgbouncer"] },
+    // Makes the certificates of the tests that speak TLS.
+    Tool { name: "OpenSSL", here: || program("openssl", &["version"]).works(), packages: &["openssl"] },
 ];
 
 const FOR_MONGOD: &[Tool] = &[

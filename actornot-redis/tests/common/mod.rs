@@ -4,8 +4,6 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,13 +13,7 @@ use actornot_core::{
 };
 use actornot_redis::RedisQueue;
 use actornot_redis::redis::{self, Connection, Value};
-use tempfile::TempDir;
-
-/// Where a server of the tests is.
-pub(crate) fn url(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} must name a Redis server for tests, as redis://HOST:PORT/"))
-}
+use actornot_testkit::servers::Server;
 
 static COUNTER: AtomicU64 = AtomicU64::new(1);
 
@@ -238,62 +230,13 @@ impl Drop for Frozen {
     }
 }
 
-/// A server of one test, killed at its end.
-pub(crate) struct Server {
-    pub(crate) dir: TempDir,
-    pub(crate) port: u16,
-    options: Vec<String>,
-    child: Option<Child>,
+/// An administrator's connection to a single server, or to the first node of a cluster.
+pub(crate) fn admin(server: &Server) -> Connection {
+    member(server, 0)
 }
 
-impl Server {
-    pub(crate) fn start(options: &[&str]) -> Self {
-        // Nodes of a cluster also listen 10000 above.
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = std::iter::repeat_with(free).find(|port| *port < 55_000).unwrap();
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Self { dir: TempDir::new().unwrap(), port, options, child: None };
-        server.run();
-        server
-    }
-
-    /// With everything durable, as the adapter wants it.
-    pub(crate) fn durable() -> Self {
-        Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
-    }
-
-    pub(crate) fn run(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.arg("--dir").arg(self.dir.path()).args(&self.options).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("redis-server must be installed");
-        let log = BufReader::new(child.stdout.take().unwrap());
-        for line in log.lines() {
-            if line.unwrap().contains("eady to accept connections") {
-                break;
-            }
-        }
-        self.child = Some(child);
-    }
-
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-
-    pub(crate) fn connection(&self) -> Connection {
-        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+/// An administrator's connection to one node.
+pub(crate) fn member(server: &Server, number: usize) -> Connection {
+    let url = format!("redis://127.0.0.1:{}/", server.ports()[number]);
+    redis::Client::open(url).unwrap().get_connection().unwrap()
 }
