@@ -2,22 +2,16 @@
 #![allow(clippy::unwrap_used)] // Helpers outside test functions.
 
 mod common;
-#[path = "common/own.rs"]
-mod own;
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use actornot_core::{
-    Admission, Batch, Context, Error, ErrorKind, Failure, Inspect, LockableQueue, MailboxPoster, Retry,
-    Runner,
-};
+use actornot_core::{Admission, Error, ErrorKind, Inspect, LockableQueue, Retry};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
+use actornot_testkit::servers::{self, Service};
 
 use crate::common::*;
-use crate::own::Server;
 
 async fn refused(config: PostgresConfig) -> Error {
     PostgresQueue::open(config).await.map(|_| ()).unwrap_err()
@@ -50,8 +44,7 @@ impl Drop for Role {
 
 #[tokio::test]
 async fn wrong_credentials_are_denied_and_not_repeated() {
-    let own = Server::start().await;
-    sql(&mut own.connect().await.unwrap(), "CREATE ROLE locked LOGIN PASSWORD 'right'").await;
+    let own = servers::own(Service::Postgres);
     let url = own.url().replace("postgres@", "locked:hunter2@");
     let config = PostgresConfig::new(&url);
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
@@ -90,7 +83,7 @@ async fn a_server_that_takes_a_connection_and_says_nothing_is_unavailable() {
 
 #[tokio::test]
 async fn a_queue_works_again_when_its_server_is_back() {
-    let mut own = Server::start().await;
+    let mut own = servers::own(Service::Postgres);
     let config = PostgresConfig::new(own.url()).patience(Duration::from_millis(300));
     let queue = PostgresQueue::open(config).await.unwrap();
     let mut heartbeat = queue.heartbeat().await.unwrap();
@@ -104,7 +97,7 @@ async fn a_queue_works_again_when_its_server_is_back() {
     }
     let error = heartbeat.extend_lock(std::slice::from_ref(&grant.lease)).await.remove(0).unwrap_err();
     assert_ne!(error.retry(), Retry::Never, "{error}");
-    own.restart().await;
+    own.restart();
     let mut tries = 0;
     while let Err(error) = queue.enqueue(&[post("a", "2")]).await.remove(0) {
         assert_ne!(error.retry(), Retry::Never, "{error}");
@@ -118,87 +111,34 @@ async fn a_queue_works_again_when_its_server_is_back() {
     assert!(found.len() >= 2 && found[0].id.as_str() == "1", "{found:?}");
 }
 
-#[derive(Default)]
-struct Counter;
-
-impl Runner for Counter {
-    const KIND: &'static str = "counter";
-    type State = BTreeSet<i64>;
-    type Message = i64;
-
-    async fn run_locked(
-        &self,
-        state: &mut BTreeSet<i64>,
-        batch: Batch<i64>,
-        _: &mut Context,
-    ) -> Result<(), Failure> {
-        for message in &batch {
-            if !state.insert(**message) {
-                return Err(Failure::retry("seen twice"));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Each post whose answer was Ok is in exactly one state once everything has run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_in_the_middle_of_5000_posts_loses_none_that_was_accepted() {
-    let mut own = Server::start().await;
-    let queue = PostgresQueue::open(PostgresConfig::new(own.url())).await.unwrap();
-    let mailbox = Arc::new(MailboxPoster::new(queue.clone(), Counter));
-    let accepted = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
-    let mut posters = tokio::task::JoinSet::new();
-    for poster in 0..50_i64 {
-        let (mailbox, accepted) = (mailbox.clone(), accepted.clone());
-        posters.spawn(async move {
-            for n in 0..100 {
-                let number = poster * 100 + n;
-                let posted = mailbox.post(format!("e{}", number % 10), number).id(format!("p{number}")).await;
-                if posted.is_ok() {
-                    accepted.lock().unwrap().insert(number);
-                }
-            }
-        });
-    }
-    while accepted.lock().unwrap().len() < 1500 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    own.kill();
-    own.restart().await;
-    while let Some(done) = posters.join_next().await {
-        done.unwrap();
-    }
-    let entities: Vec<_> = (0..10).map(|n| entity(&format!("e{n}"))).collect();
-    let began = Instant::now();
-    loop {
-        let _ = mailbox.sweep(Duration::from_secs(5)).await;
-        let found = queue.read(&entities).await.unwrap();
-        if found.iter().flatten().all(|found| found.pending == 0) {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(120), "it never ends: {found:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let mut handled = BTreeSet::new();
-    for n in 0..10 {
-        handled.extend(mailbox.read(format!("e{n}")).await.unwrap().unwrap().state);
-    }
-    let accepted = accepted.lock().unwrap().clone();
-    assert!(accepted.len() > 1500, "{}", accepted.len());
-    assert_eq!(accepted.difference(&handled).collect::<Vec<_>>(), Vec::<&i64>::new());
-    assert_eq!(mailbox.dead_letters(None, 10).await.unwrap(), []);
+    let own = Arc::new(Mutex::new(servers::own(Service::Postgres)));
+    let queue = PostgresQueue::connect(own.lock().unwrap().url()).await.unwrap();
+    let killed = own.clone();
+    actornot_testkit::outage::kill_under_load(Arc::new(queue), move || {
+        let mut own = killed.lock().unwrap();
+        own.kill();
+        own.restart();
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn an_installation_of_a_newer_version_is_refused_and_those_that_are_open_go_on() {
+async fn a_newer_installation_is_used_or_refused_as_it_says_and_then_both_versions_are_named() {
     let namespace = Namespace::new();
-    let queue = namespace.open().await;
-    sql(&mut outside().await, format!("UPDATE {}.meta SET version = 2", namespace.0)).await;
+    let open = namespace.open().await;
+    sql(&mut outside().await, format!("UPDATE {}.meta SET version = 7", namespace.0)).await;
+    for config in [namespace.config(), namespace.config().never_install()] {
+        let queue = PostgresQueue::open(config).await.unwrap();
+        ok(&queue, post("a", "this version may still be used")).await;
+    }
+    sql(&mut outside().await, format!("UPDATE {}.meta SET oldest = 7", namespace.0)).await;
     let error = refused(namespace.config()).await;
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
-    assert!(error.to_string().contains("has version 2, this actornot-postgres knows version 1"), "{error}");
-    assert_eq!(ok(&queue, post("a", "1")).await.admissions, [Admission::Accepted]);
+    assert!(error.to_string().contains("version 7") && error.to_string().contains("version 1"), "{error}");
+    assert_eq!(ok(&open, post("a", "1")).await.admissions, [Admission::Accepted]);
 }
 
 #[tokio::test]
@@ -276,7 +216,7 @@ async fn a_lock_that_is_held_for_too_long_is_unavailable_and_then_over() {
         let short = Duration::from_millis(300);
         let queue = PostgresQueue::open(match way {
             "patience" => namespace.config().patience(short),
-            "pooler" => PostgresConfig::new(url("ACTORNOT_PGBOUNCER_URL"))
+            "pooler" => PostgresConfig::new(pooler())
                 .namespace(&namespace.0)
                 .transaction_pooler(true)
                 .patience(short),

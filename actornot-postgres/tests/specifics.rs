@@ -45,7 +45,7 @@ async fn a_function_that_is_called_for_another_verb_refuses() {
 
 #[tokio::test]
 async fn a_transaction_pooler_that_was_not_told_of_is_named() {
-    let config = PostgresConfig::new(url("ACTORNOT_PGBOUNCER_URL"));
+    let config = PostgresConfig::new(pooler());
     let error = PostgresQueue::open(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
     assert!(error.to_string().contains("PostgresConfig::transaction_pooler(true)"), "{error}");
@@ -67,8 +67,7 @@ async fn the_search_path_of_a_session_does_not_matter() {
 /// Dropped at each of its awaits, on the only connection there is, a call harms none that comes after it.
 #[tokio::test]
 async fn a_dropped_call_leaves_nothing_to_a_later_one() {
-    let pooled = url("ACTORNOT_PGBOUNCER_URL");
-    for (base, pooler) in [(server(), false), (pooled, true)] {
+    for (base, pooler) in [(server(), false), (pooler(), true)] {
         let namespace = Namespace::new();
         let config =
             PostgresConfig::new(base).namespace(&namespace.0).connections(1).transaction_pooler(pooler);
