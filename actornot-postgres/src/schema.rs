@@ -57,7 +57,8 @@ async fn installed(tx: &mut Tx, server: &Server) -> Result<Option<Installed>, Er
         return Ok(None);
     }
     let rows = tx.fetch_text(format!("SELECT version, oldest FROM {}.meta", server.target.schema)).await?;
-    let read = |row: &PgRow| Ok(Installed { version: row.try_get("version")?, oldest: row.try_get("oldest")? });
+    let read =
+        |row: &PgRow| Ok(Installed { version: row.try_get("version")?, oldest: row.try_get("oldest")? });
     rows.first().map(read).transpose().map_err(answer)
 }
 

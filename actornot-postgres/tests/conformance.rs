@@ -51,9 +51,7 @@ impl PostgresBackend {
         let name = &self.namespace.0;
         match self.way {
             Way::Direct => PostgresConfig::new(server()).namespace(name),
-            Way::Pooler => {
-                PostgresConfig::new(pooler()).namespace(name).transaction_pooler(true)
-            }
+            Way::Pooler => PostgresConfig::new(pooler()).namespace(name).transaction_pooler(true),
             Way::PoolOfOne => PostgresConfig::new(server()).namespace(name).connections(1),
             Way::RunRole => {
                 let role = self.role.as_ref().unwrap();

@@ -85,6 +85,10 @@ pub(crate) async fn sql(db: &mut PgConnection, text: impl Into<String>) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(text.into())).execute(db).await.unwrap();
 }
 
+pub(crate) async fn number(db: &mut PgConnection, text: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(text.to_owned())).fetch_one(db).await.unwrap()
+}
+
 pub(crate) fn entity(key: &str) -> EntityId {
     EntityId::new("counter", key).unwrap()
 }
