@@ -1,5 +1,5 @@
 -- Version 1 of the tables, in the schema of the namespace. {schema} is its quoted name.
-CREATE TABLE {schema}.meta (version bigint NOT NULL);
+CREATE TABLE {schema}.meta (version bigint NOT NULL, oldest bigint NOT NULL);
 
 -- Narrow, and apart from the state: it is rewritten by every verb.
 CREATE TABLE {schema}.entity (
@@ -40,4 +40,4 @@ CREATE TABLE {schema}.seen (entity bigint NOT NULL, id text COLLATE "C" NOT NULL
   PRIMARY KEY (entity, id)) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX seen_expires ON {schema}.seen (expires);
 
-INSERT INTO {schema}.meta (version) VALUES (1);
+INSERT INTO {schema}.meta (version, oldest) VALUES (1, 1);

@@ -22,6 +22,11 @@ pub(crate) enum Value<'a> {
     Maybe(&'a [Option<&'a str>]),
 }
 
+/// How long a call waits for a lock that others hold, or repeats what others made the server refuse.
+///
+/// Short, whatever the patience: the calls of a mailbox wait behind it, and core repeats it, with ever fewer neighbours.
+const OTHERS: Duration = Duration::from_millis(500);
+
 /// The way to one database, for one namespace.
 pub(crate) struct Server {
     pub(crate) target: Target,
@@ -37,6 +42,7 @@ impl Server {
     /// Calls a verb. Nothing is applied, or all of it; what the server refused because of others is repeated.
     pub(crate) async fn call(&self, verb: Verb, values: &[Value<'_>]) -> Result<Vec<PgRow>, Error> {
         let deadline = Deadline::after(self.target.patience);
+        let mut others: Option<Deadline> = None;
         let mut pause = Duration::from_millis(2);
         loop {
             let mut turn = self.pool.turn(&self.target, deadline).await?;
@@ -67,7 +73,8 @@ impl Server {
                 true => turn.done(),
                 false => self.pool.forget(),
             }
-            if !error::is_contention(&error) || !deadline.pause(pause).await {
+            let others = *others.get_or_insert_with(|| Deadline::after(self.lock_timeout()));
+            if !error::is_contention(&error) || !others.pause(pause).await {
                 return Err(error::map(error, if verb.writes() { sent } else { Sent::Nothing }));
             }
             pause = (pause * 2).min(Duration::from_millis(100));
@@ -81,6 +88,10 @@ impl Server {
         Ok(Tx { turn, longest: self.longest() })
     }
 
+    fn lock_timeout(&self) -> Duration {
+        self.target.patience.min(OTHERS)
+    }
+
     /// The server gives up waiting for a lock by itself; beyond this it does not answer at all.
     fn longest(&self) -> Duration {
         self.target.patience * 2 + Duration::from_secs(5)
@@ -91,7 +102,7 @@ impl Server {
         let mut add = || {
             arguments.add(verb.name())?;
             if verb.writes() {
-                arguments.add(millis(self.target.patience))?;
+                arguments.add(millis(self.lock_timeout()))?;
             }
             for value in values {
                 match value {

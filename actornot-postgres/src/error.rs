@@ -35,6 +35,18 @@ pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     matches!(database(error).map(PgDatabaseError::code), Some("40001" | "40P01"))
 }
 
+/// Whether a slice was refused, all of it, because of some of its items, and nobody knows which: an entity whose row is
+/// locked, a value that cannot be stored, a damaged row.
+pub(crate) fn blames_some(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let code = source.and_then(|source| source.downcast_ref()).map(|Refused(code)| code.as_str());
+    match error.kind() {
+        ErrorKind::UnknownOutcome => false,
+        ErrorKind::Invalid { field } => field == "slice",
+        _ => matches!(code, Some("40001" | "40P01" | "55P03" | "57014" | "XX001" | "XX002")),
+    }
+}
+
 /// An answer of the server after which the connection is as good as before.
 pub(crate) fn is_answer(error: &sqlx::Error) -> bool {
     database(error).is_some_and(|error| error.severity() == PgSeverity::Error)

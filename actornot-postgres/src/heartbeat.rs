@@ -5,8 +5,8 @@ use async_trait::async_trait;
 
 use crate::config::Target;
 use crate::connection::Server;
-use crate::lock;
 use crate::statements::Verb;
+use crate::{error, lock};
 
 /// A pool of one. A connection that broke is opened again by the next call.
 pub(crate) struct PostgresHeartbeat {
@@ -28,6 +28,22 @@ impl Heartbeat for PostgresHeartbeat {
         if leases.is_empty() {
             return Vec::new();
         }
-        crate::each(lock::held(&self.server, Verb::ExtendLock, leases).await, leases.len())
+        let answer = lock::held(&self.server, Verb::ExtendLock, leases).await;
+        match answer {
+            // A row that somebody keeps locked costs no neighbour its lease.
+            Err(error) if leases.len() > 1 && error::blames_some(&error) => self.one_by_one(leases).await,
+            answer => crate::each(answer, leases.len()),
+        }
+    }
+}
+
+impl PostgresHeartbeat {
+    async fn one_by_one(&self, leases: &[Lease]) -> Vec<Result<bool, Error>> {
+        let mut answers = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let answer = lock::held(&self.server, Verb::ExtendLock, std::slice::from_ref(lease)).await;
+            answers.extend(crate::each(answer, 1));
+        }
+        answers
     }
 }

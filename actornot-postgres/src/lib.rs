@@ -119,9 +119,12 @@ impl std::fmt::Debug for PostgresQueue {
     }
 }
 
-/// A failure of the whole call is repeated for each item.
+/// A failure of the whole call is repeated for each item, which may or may not be to blame.
 fn each<T>(answer: Result<Vec<Result<T, Error>>, Error>, items: usize) -> Vec<Result<T, Error>> {
-    answer.unwrap_or_else(|error| error.for_each(items))
+    answer.unwrap_or_else(|error| match error::blames_some(&error) {
+        true => error.for_some_of(items),
+        false => error.for_each(items),
+    })
 }
 
 #[async_trait]

@@ -1,13 +1,15 @@
-//! Installs tables and functions, and refuses those of a newer version.
+//! Installs tables and functions, and refuses those that a newer release says are not for this one.
 
 use actornot_core::{Error, ErrorKind};
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use crate::connection::{Server, Tx};
 use crate::error::answer;
 use crate::statements;
 
-/// The version this crate writes.
+/// The version this crate writes. Beside it stands the oldest version whose processes may go on: a release that only
+/// adds leaves that as it is, so that instances of both run side by side while one is replaced by the other.
 const VERSION: i64 = 1;
 
 /// Installs what is missing, where that is wanted. In one transaction, so any number of processes may do it at once.
@@ -21,18 +23,18 @@ pub(crate) async fn ensure(server: &Server, install: bool) -> Result<(), Error> 
         found = installed(&mut tx, server).await?;
         if found.is_none() {
             create(&mut tx, server).await?;
-            found = Some(VERSION);
+            found = Some(Installed { version: VERSION, oldest: VERSION });
         }
     }
     let schema = &server.target.schema;
     match found {
-        Some(VERSION) => tx.commit().await,
-        Some(found) => Err(Error::new(
+        Some(found) if found.version >= VERSION && found.oldest <= VERSION => tx.commit().await,
+        Some(Installed { version, .. }) => Err(Error::new(
             ErrorKind::Incompatible,
             format!(
-                "the schema {schema} has version {found}, this actornot-postgres knows version {VERSION}; run the {} \
-                 release",
-                if found > VERSION { "newer" } else { "older" }
+                "the schema {schema} has version {version}, this actornot-postgres knows version {VERSION}; run the \
+                 {} release",
+                if version > VERSION { "newer" } else { "older" }
             ),
         )),
         None => Err(Error::new(
@@ -44,12 +46,20 @@ pub(crate) async fn ensure(server: &Server, install: bool) -> Result<(), Error> 
     }
 }
 
-async fn installed(tx: &mut Tx, server: &Server) -> Result<Option<i64>, Error> {
+/// What `meta` says.
+struct Installed {
+    version: i64,
+    oldest: i64,
+}
+
+async fn installed(tx: &mut Tx, server: &Server) -> Result<Option<Installed>, Error> {
     if !found(tx, statements::HAS_META, server).await? {
         return Ok(None);
     }
-    let rows = tx.fetch_text(format!("SELECT version FROM {}.meta", server.target.schema)).await?;
-    rows.first().map(|row| row.try_get("version")).transpose().map_err(answer)
+    let rows = tx.fetch_text(format!("SELECT version, oldest FROM {}.meta", server.target.schema)).await?;
+    let read =
+        |row: &PgRow| Ok(Installed { version: row.try_get("version")?, oldest: row.try_get("oldest")? });
+    rows.first().map(read).transpose().map_err(answer)
 }
 
 async fn create(tx: &mut Tx, server: &Server) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
 use async_trait::async_trait;
 
-use crate::common::{Namespace, detached, fresh, outside, server, sql, url};
+use crate::common::{Namespace, detached, fresh, outside, pooler, server, sql};
 
 /// How the database is reached.
 #[derive(Clone, Copy)]
@@ -51,9 +51,7 @@ impl PostgresBackend {
         let name = &self.namespace.0;
         match self.way {
             Way::Direct => PostgresConfig::new(server()).namespace(name),
-            Way::Pooler => {
-                PostgresConfig::new(url("ACTORNOT_PGBOUNCER_URL")).namespace(name).transaction_pooler(true)
-            }
+            Way::Pooler => PostgresConfig::new(pooler()).namespace(name).transaction_pooler(true),
             Way::PoolOfOne => PostgresConfig::new(server()).namespace(name).connections(1),
             Way::RunRole => {
                 let role = self.role.as_ref().unwrap();
@@ -135,14 +133,13 @@ impl Backend for PostgresBackend {
 #[async_trait]
 impl Shared for PostgresBackend {
     fn address(&self) -> String {
-        self.namespace.0.clone()
+        // Named, so that `elapse` can see when the server has noticed the end of a process.
+        format!("{}?application_name={}", server(), self.namespace.0)
     }
 
     async fn attach(address: &str) -> Arc<dyn LockableQueue> {
-        // Named, so that the other half can see when the server has noticed its end.
-        let config =
-            PostgresConfig::new(format!("{}?application_name={address}", server())).namespace(address);
-        Arc::new(PostgresQueue::open(config).await.unwrap())
+        let (_, namespace) = address.rsplit_once('=').unwrap();
+        Arc::new(PostgresQueue::open(PostgresConfig::new(address).namespace(namespace)).await.unwrap())
     }
 }
 
@@ -150,7 +147,7 @@ async fn direct() -> PostgresBackend {
     PostgresBackend::new(Way::Direct).await
 }
 
-async fn pooler() -> PostgresBackend {
+async fn pgbouncer_in_transaction_mode() -> PostgresBackend {
     PostgresBackend::new(Way::Pooler).await
 }
 
@@ -166,8 +163,8 @@ mod direct {
     actornot_testkit::conformance!(real crate::direct);
 }
 
-mod pooler {
-    actornot_testkit::conformance!(real crate::pooler);
+mod pgbouncer_in_transaction_mode {
+    actornot_testkit::conformance!(real crate::pgbouncer_in_transaction_mode);
 }
 
 mod pool_of_one {

@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue};
@@ -45,7 +48,7 @@ async fn a_function_that_is_called_for_another_verb_refuses() {
 
 #[tokio::test]
 async fn a_transaction_pooler_that_was_not_told_of_is_named() {
-    let config = PostgresConfig::new(url("ACTORNOT_PGBOUNCER_URL"));
+    let config = PostgresConfig::new(pooler());
     let error = PostgresQueue::open(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error}");
     assert!(error.to_string().contains("PostgresConfig::transaction_pooler(true)"), "{error}");
@@ -67,8 +70,7 @@ async fn the_search_path_of_a_session_does_not_matter() {
 /// Dropped at each of its awaits, on the only connection there is, a call harms none that comes after it.
 #[tokio::test]
 async fn a_dropped_call_leaves_nothing_to_a_later_one() {
-    let pooled = url("ACTORNOT_PGBOUNCER_URL");
-    for (base, pooler) in [(server(), false), (pooled, true)] {
+    for (base, pooler) in [(server(), false), (pooler(), true)] {
         let namespace = Namespace::new();
         let config =
             PostgresConfig::new(base).namespace(&namespace.0).connections(1).transaction_pooler(pooler);
@@ -129,4 +131,81 @@ async fn ids_are_forgotten_after_their_retention() {
     let left: i64 = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut db).await.unwrap();
     assert_eq!(left, 10);
     assert_eq!(ok(&queue, post("a", "0")).await.admissions, [Admission::Accepted]);
+}
+
+/// Hands bytes on, and counts how often the client speaks after the server did: the round trips.
+struct Between {
+    url: String,
+    trips: Arc<Mutex<(bool, u32)>>,
+}
+
+impl Between {
+    fn new(url: &str) -> Self {
+        let (before, rest) = url.split_once('@').unwrap();
+        let (place, database) = rest.split_once('/').unwrap();
+        let place = place.to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{before}@{}/{database}", listener.local_addr().unwrap());
+        let trips = Arc::new(Mutex::new((true, 0)));
+        let count = trips.clone();
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&place).unwrap());
+                let (to, back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                for (from, to, asks) in [(client, to, true), (server, back, false)] {
+                    let count = count.clone();
+                    std::thread::spawn(move || hand_on(from, to, asks, &count));
+                }
+            }
+        });
+        Self { url, trips }
+    }
+
+    fn trips(&self) -> u32 {
+        std::mem::take(&mut self.trips.lock().unwrap().1)
+    }
+}
+
+fn hand_on(mut from: TcpStream, mut to: TcpStream, asks: bool, count: &Mutex<(bool, u32)>) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        {
+            let mut count = count.lock().unwrap();
+            count.1 += u32::from(asks && count.0);
+            count.0 = !asks;
+        }
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
+
+/// What the README promises of the costs.
+#[tokio::test]
+async fn a_call_is_one_trip_and_four_for_a_pooler_in_transaction_mode() {
+    for (pooler, price) in [(false, 1), (true, 4)] {
+        let namespace = Namespace::new();
+        let between = Between::new(&server());
+        let config = PostgresConfig::new(&between.url).namespace(&namespace.0).transaction_pooler(pooler);
+        let queue = PostgresQueue::open(config).await.unwrap();
+        // The first call of a verb prepares its statement.
+        let mut warm = post("warm", "1");
+        warm.lock = Some(request());
+        let grant = ok(&queue, warm).await.grant.unwrap();
+        let acked = vec![grant.batch.messages[0].id.clone()];
+        queue.update_locked(&[commit(&grant.lease, acked)]).await.remove(0).unwrap();
+        assert!(lock(&queue, "warm").await.is_none());
+        between.trips();
+
+        let posts: Vec<_> = (0..20).map(|n| post(&format!("e{n}"), "1")).collect();
+        let posted = queue.enqueue(&posts).await;
+        assert_eq!((between.trips(), posted.iter().filter(|posted| posted.is_ok()).count()), (price, 20));
+        let grant = lock(&queue, "e0").await.unwrap();
+        assert_eq!(between.trips(), price);
+        let acked = vec![grant.batch.messages[0].id.clone()];
+        queue.update_locked(&[commit(&grant.lease, acked)]).await.remove(0).unwrap();
+        assert_eq!(between.trips(), price);
+    }
 }

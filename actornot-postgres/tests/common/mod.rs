@@ -11,6 +11,7 @@ use actornot_core::{
 use actornot_postgres::sqlx::postgres::{PgConnectOptions, PgConnection};
 use actornot_postgres::sqlx::{self, ConnectOptions};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
+use actornot_testkit::servers::{self, Service};
 
 static COUNTER: AtomicU64 = AtomicU64::new(1);
 
@@ -18,15 +19,14 @@ pub(crate) fn unique() -> u128 {
     u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The address of a running server.
-pub(crate) fn url(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} must name a running server, for example postgres://postgres@127.0.0.1:5432/test")
-    })
+/// The server that all tests share.
+pub(crate) fn server() -> String {
+    servers::url(Service::Postgres)
 }
 
-pub(crate) fn server() -> String {
-    url("ACTORNOT_POSTGRES_URL")
+/// A PgBouncer in transaction mode in front of it.
+pub(crate) fn pooler() -> String {
+    servers::url(Service::PgBouncer)
 }
 
 /// A namespace of its own for one test: tests run in parallel processes.
@@ -73,12 +73,20 @@ pub(crate) fn detached(text: String) {
 }
 
 pub(crate) async fn outside() -> PgConnection {
-    let options: PgConnectOptions = server().parse().unwrap();
+    connection(&server()).await
+}
+
+pub(crate) async fn connection(url: &str) -> PgConnection {
+    let options: PgConnectOptions = url.parse().unwrap();
     options.connect().await.unwrap()
 }
 
 pub(crate) async fn sql(db: &mut PgConnection, text: impl Into<String>) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(text.into())).execute(db).await.unwrap();
+}
+
+pub(crate) async fn number(db: &mut PgConnection, text: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(text.to_owned())).fetch_one(db).await.unwrap()
 }
 
 pub(crate) fn entity(key: &str) -> EntityId {
