@@ -13,7 +13,8 @@ use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
 use async_trait::async_trait;
-use common::{Forwarder, Place, host, url};
+use common::{Forwarder, Place, host};
+use actornot_testkit::servers::{Service, url};
 
 /// All its connections go through a forwarder, which can be held.
 struct MongoBackend {
@@ -22,8 +23,8 @@ struct MongoBackend {
 }
 
 impl MongoBackend {
-    fn new(variable: &str) -> Self {
-        let server = url(variable);
+    fn new(service: Service) -> Self {
+        let server = url(service);
         Self { place: Place::new(&server), forwarder: Forwarder::start(host(&server).to_owned()) }
     }
 
@@ -120,18 +121,18 @@ impl Shared for MongoBackend {
     }
 }
 
-async fn replica_set() -> MongoBackend {
-    MongoBackend::new("ACTORNOT_MONGO_URL")
+async fn on_replica_set() -> MongoBackend {
+    MongoBackend::new(Service::Mongo)
 }
 
-async fn standalone() -> MongoBackend {
-    MongoBackend::new("ACTORNOT_MONGO_STANDALONE_URL")
+async fn on_standalone() -> MongoBackend {
+    MongoBackend::new(Service::MongoStandalone)
 }
 
-mod on_a_replica_set {
-    actornot_testkit::conformance!(real crate::replica_set);
+mod replica_set {
+    actornot_testkit::conformance!(real crate::on_replica_set);
 }
-mod on_a_standalone {
-    actornot_testkit::conformance!(real crate::standalone);
+mod standalone {
+    actornot_testkit::conformance!(real crate::on_standalone);
 }
-actornot_testkit::crashes!(crate::replica_set, crate::MongoBackend);
+actornot_testkit::crashes!(crate::on_replica_set, crate::MongoBackend);
