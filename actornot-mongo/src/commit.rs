@@ -174,7 +174,9 @@ fn wants_settled(commit: &Commit) -> usize {
 /// How many bytes of user data it brings along.
 fn size(commit: &Commit) -> usize {
     let sent = commit.effects.iter().map(|effect| match effect {
-        Effect::Send(envelope) => 2048 + envelope.message.payload.len() + slice::size(&envelope.message.headers),
+        Effect::Send(envelope) => {
+            2048 + envelope.message.payload.len() + slice::size(&envelope.message.headers)
+        }
         _ => 0,
     });
     2048 + commit.state.as_ref().map_or(0, |state| state.json.len()) + sent.sum::<usize>()

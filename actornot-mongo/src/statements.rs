@@ -112,8 +112,11 @@ pub(crate) fn grant_guard(fence: Option<u64>, deliveries: u32, now: i64) -> Docu
     let free = doc! { "$not": [{ "$or": [live(), paused(), waiting()] }] };
     let (same, next): (Document, Bson) = match fence {
         // Also the counters, which a resume sets back.
-        Some(fence) => (doc! { "$and": [{ "$eq": ["$fence", signed(fence)] },
-            { "$eq": ["$deliveries", i64::from(deliveries)] }] }, doc! { "$add": ["$fence", 1_i64] }.into()),
+        Some(fence) => (
+            doc! { "$and": [{ "$eq": ["$fence", signed(fence)] },
+            { "$eq": ["$deliveries", i64::from(deliveries)] }] },
+            doc! { "$add": ["$fence", 1_i64] }.into(),
+        ),
         None => (doc! { "$eq": [{ "$type": "$fence" }, "missing"] }, (now + 1).into()),
     };
     doc! { "$set": { "fence": { "$cond": [{ "$and": [same, free] }, next, refuse("moved")] } } }
@@ -179,7 +182,13 @@ pub(crate) fn bury_stages() -> Vec<Document> {
 
 /// G2, G4: one row for each entity, stored or not: its document, the head of its queue without what the last commit
 /// settled, what that left behind, and its first delayed message.
-pub(crate) fn look(meta: &str, entities: &str, messages: &str, names: Vec<(Document, i64)>, most: i64) -> Document {
+pub(crate) fn look(
+    meta: &str,
+    entities: &str,
+    messages: &str,
+    names: Vec<(Document, i64)>,
+    most: i64,
+) -> Document {
     let names: Vec<Document> =
         names.into_iter().map(|(name, settles)| doc! { "_id": name, "settles": settles }).collect();
     let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };

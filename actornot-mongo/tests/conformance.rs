@@ -12,9 +12,9 @@ use actornot_mongo::mongodb::bson::{Bson, Document, Timestamp, doc};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
+use actornot_testkit::servers::{Service, url};
 use async_trait::async_trait;
 use common::{Forwarder, Place, host};
-use actornot_testkit::servers::{Service, url};
 
 /// All its connections go through a forwarder, which can be held.
 struct MongoBackend {

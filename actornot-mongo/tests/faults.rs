@@ -10,9 +10,9 @@ use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry};
 use actornot_mongo::mongodb::bson::doc;
 use actornot_mongo::mongodb::{Client, Database};
 use actornot_mongo::{MongoConfig, MongoQueue};
-use common::{Forwarder, Place, host, lock, ok, post};
 use actornot_testkit::outage::kill_under_load;
 use actornot_testkit::servers::{Service, own, own_with, url};
+use common::{Forwarder, Place, host, lock, ok, post};
 
 async fn database(url: &str) -> Database {
     Client::with_uri_str(url).await.unwrap().database("shop")

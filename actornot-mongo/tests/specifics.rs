@@ -8,8 +8,8 @@ use std::time::Duration;
 use actornot_core::{Effect, Envelope, Inspect, LockableQueue, Updated};
 use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::{Document, doc};
-use common::{Place, commit, entity, lock, message, ok, post};
 use actornot_testkit::servers::{Service, url};
+use common::{Place, commit, entity, lock, message, ok, post};
 
 #[tokio::test]
 async fn a_standalone_says_what_it_lacks_and_is_durable_all_the_same() {
