@@ -152,3 +152,47 @@ async fn a_run_role_needs_no_more_than_the_four_rights() {
     let error = MongoQueue::open(patient(&of_run("sesame")).namespace("other")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_for_longer_than_the_patience_is_an_error_and_the_handle_goes_on() {
+    let mut server = own(Service::MongoStandalone);
+    let config = MongoConfig::new(server.url()).patience(Duration::from_secs(1));
+    let queue = MongoQueue::open(config).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    server.kill();
+    for _ in 0..2 {
+        let error = queue.enqueue(&[post("a", "2")]).await.remove(0).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome), "{error:?}");
+    }
+    let error = queue.read(&[common::entity("a")]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let _server = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    })
+    .await
+    .unwrap();
+    ok(&queue, post("a", "2")).await;
+    assert_eq!(lock(&queue, "a").await.unwrap().batch.messages.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_whose_members_acknowledge_before_their_disks_is_refused_unless_allowed_by_name() {
+    let server = own(Service::Mongo);
+    let setting = "writeConcernMajorityJournalDefault";
+    let admin = Client::with_uri_str(server.url()).await.unwrap().database("admin");
+    let now = admin.run_command(doc! { "replSetGetConfig": 1 }).await.unwrap();
+    let mut config = now.get_document("config").unwrap().clone();
+    config.insert("version", config.get_i32("version").unwrap() + 1);
+    config.insert(setting, false);
+    admin.run_command(doc! { "replSetReconfig": config }).await.unwrap();
+    let error = MongoQueue::open(patient(server.url())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    assert!(error.to_string().contains(&format!("{setting} is false")), "{error}");
+    assert!(error.to_string().contains("allow_unsafe"), "{error}");
+    let queue = MongoQueue::open(patient(server.url()).allow_unsafe(setting)).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    assert!(!queue.doctor().await.unwrap().is_durable());
+    let error = MongoQueue::open(patient(server.url()).allow_unsafe("fsync")).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Invalid { .. }), "{error:?}");
+}
