@@ -20,16 +20,26 @@ use common::{Forwarder, Place, host};
 struct MongoBackend {
     place: Place,
     forwarder: Forwarder,
+    /// Whether instances are of the role that runs, in a place that another installed.
+    run_role: bool,
 }
 
 impl MongoBackend {
     fn new(service: Service) -> Self {
         let server = url(service);
-        Self { place: Place::new(&server), forwarder: Forwarder::start(host(&server).to_owned()) }
+        Self {
+            place: Place::new(&server),
+            forwarder: Forwarder::start(host(&server).to_owned()),
+            run_role: false,
+        }
     }
 
     fn through(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/{}?directConnection=true", self.forwarder.port, self.place.database)
+        let (user, source) = if self.run_role { ("run:sesame@", "&authSource=admin") } else { ("", "") };
+        format!(
+            "mongodb://{user}127.0.0.1:{}/{}?directConnection=true{source}",
+            self.forwarder.port, self.place.database
+        )
     }
 }
 
@@ -40,7 +50,9 @@ fn entity_id(entity: &EntityId) -> Document {
 #[async_trait]
 impl Backend for MongoBackend {
     async fn open(&self) -> Arc<dyn LockableQueue> {
-        Arc::new(MongoQueue::open(MongoConfig::new(self.through()).connections(32)).await.unwrap())
+        let config = MongoConfig::new(self.through()).connections(32);
+        let config = if self.run_role { config.never_install() } else { config };
+        Arc::new(MongoQueue::open(config).await.unwrap())
     }
 
     async fn elapse(&self, time: Duration) {
@@ -129,10 +141,32 @@ async fn on_standalone() -> MongoBackend {
     MongoBackend::new(Service::MongoStandalone)
 }
 
+/// A role with four rights on three collections, in whatever database.
+async fn on_run_role() -> MongoBackend {
+    let mut backend = MongoBackend::new(Service::MongoAuth);
+    backend.run_role = true;
+    let outside = backend.place.outside().await;
+    let admin = outside.client().database("admin");
+    let rights = |part| {
+        doc! { "resource": { "db": "", "collection": format!("actornot_{part}") },
+        "actions": ["find", "insert", "update", "remove"] }
+    };
+    let privileges: Vec<Document> = ["entity", "message", "meta"].into_iter().map(rights).collect();
+    // Another test may have made them.
+    let _ =
+        admin.run_command(doc! { "createRole": "actornot_run", "privileges": privileges, "roles": [] }).await;
+    let _ = admin.run_command(doc! { "createUser": "run", "pwd": "sesame", "roles": ["actornot_run"] }).await;
+    MongoQueue::install(MongoConfig::new(&backend.place.url)).await.unwrap();
+    backend
+}
+
 mod replica_set {
     actornot_testkit::conformance!(real crate::on_replica_set);
 }
 mod standalone {
     actornot_testkit::conformance!(real crate::on_standalone);
+}
+mod run_role {
+    actornot_testkit::conformance!(real crate::on_run_role);
 }
 actornot_testkit::crashes!(crate::on_replica_set, crate::MongoBackend);

@@ -24,7 +24,8 @@ pub(crate) fn with_database(url: &str, database: &str) -> String {
 /// The host and port of a URL, and whatever follows.
 pub(crate) fn host(url: &str) -> &str {
     let rest = url.split_once("://").unwrap().1;
-    rest.split(['/', '?']).next().unwrap()
+    let authority = rest.split(['/', '?']).next().unwrap();
+    authority.rsplit('@').next().unwrap()
 }
 
 /// A database of its own, dropped at the end.
