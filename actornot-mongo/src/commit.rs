@@ -12,7 +12,7 @@ use crate::codec::{self, literal, millis, name};
 use crate::connection::Outcome;
 use crate::error::after_write;
 use crate::row::{Queued, Row, batch, handed};
-use crate::slice::stage;
+use crate::slice::{self, COMMAND_BYTES, stage};
 use crate::statements::{self, refuse, signed, update, wake};
 use crate::turn::{AGAIN, crowded};
 
@@ -37,10 +37,24 @@ struct Plan {
 }
 
 impl MongoQueue {
-    pub(crate) async fn commit_slice(
-        &self,
-        commits: &[Commit],
-    ) -> Result<Vec<Result<Updated, Error>>, Error> {
+    /// In as few commands as hold what the commits bring along. The answer to one command is not that to another.
+    pub(crate) async fn commit_slice(&self, commits: &[Commit]) -> Vec<Result<Updated, Error>> {
+        let (mut answers, mut rest) = (Vec::with_capacity(commits.len()), commits);
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |commit: &&Commit| {
+                bytes += size(commit);
+                bytes <= COMMAND_BYTES
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (these, behind) = rest.split_at(count);
+            answers.extend(crate::each(self.commit_some(these).await, these.len()));
+            rest = behind;
+        }
+        answers
+    }
+
+    async fn commit_some(&self, commits: &[Commit]) -> Result<Vec<Result<Updated, Error>>, Error> {
         let db = &self.inner.connection;
         let most = commits.iter().map(|commit| {
             let max = if let Next::Batch { max } = commit.next { max } else { 1 };
@@ -121,8 +135,9 @@ impl MongoQueue {
 
     /// The list of what the last commit settled is replaced by this one's: what it left behind goes first.
     async fn look_and_forget(&self, these: &[(usize, &Commit)], most: u32) -> Result<Vec<Row>, Error> {
-        let entities: Vec<&EntityId> = these.iter().map(|(_, commit)| &commit.lease.entity).collect();
-        let rows = self.look(&entities, most).await?;
+        let wanted: Vec<(&EntityId, usize)> =
+            these.iter().map(|(_, commit)| (&commit.lease.entity, wants_settled(commit))).collect();
+        let rows = self.look_behind(&wanted, most).await?;
         let left: Vec<(Document, ObjectId)> = rows.iter().flat_map(|row| row.left.iter().cloned()).collect();
         self.forget(&left).await?;
         Ok(rows)
@@ -133,9 +148,8 @@ impl MongoQueue {
         let mut asked: Vec<(&EntityId, Vec<(String, ObjectId)>)> = Vec::new();
         for ((_, commit), row) in these.iter().zip(rows) {
             let count = settles(row, commit);
-            let seen: BTreeSet<ObjectId> = row.head.iter().map(|queued| queued.u).collect();
             let unseen: Vec<_> =
-                row.handed.iter().take(count).filter(|(_, u)| !seen.contains(u)).cloned().collect();
+                row.handed.iter().take(count).filter(|(_, u)| !row.going.contains(u)).cloned().collect();
             if row.is_held_by(commit.lease.nonce) && !unseen.is_empty() {
                 asked.push((&commit.lease.entity, unseen));
             }
@@ -150,8 +164,22 @@ impl MongoQueue {
 
 /// How many messages a commit settles: what it acks, and the dead letter behind that.
 fn settles(row: &Row, commit: &Commit) -> usize {
-    let dead = usize::from(matches!(commit.verdict, Verdict::DeadLetter { .. }));
-    (commit.acked.len() + dead).min(row.handed.len())
+    wants_settled(commit).min(row.handed.len())
+}
+
+fn wants_settled(commit: &Commit) -> usize {
+    commit.acked.len() + usize::from(matches!(commit.verdict, Verdict::DeadLetter { .. }))
+}
+
+/// How many bytes of user data it brings along.
+fn size(commit: &Commit) -> usize {
+    let sent = commit.effects.iter().map(|effect| match effect {
+        Effect::Send(envelope) => {
+            2048 + envelope.message.payload.len() + slice::size(&envelope.message.headers)
+        }
+        _ => 0,
+    });
+    2048 + commit.state.as_ref().map_or(0, |state| state.json.len()) + sent.sum::<usize>()
 }
 
 fn no_prefix(entity: &EntityId) -> Error {

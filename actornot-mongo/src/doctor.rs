@@ -1,7 +1,7 @@
 //! Whether the settings in force keep what is promised.
 
 use actornot_core::{DurabilityReport, Error, ErrorKind, Setting};
-use mongodb::bson::doc;
+use mongodb::bson::{Bson, Document, doc};
 
 use crate::MongoQueue;
 use crate::codec::{int, text};
@@ -61,11 +61,7 @@ impl MongoQueue {
     pub(crate) async fn refuse_unsafe(&self) -> Result<(), Error> {
         let db = &self.inner.connection;
         let build = db.run(&db.db, doc! { "buildInfo": 1 }, Doing::Read).await?;
-        let version = build
-            .get_array("versionArray")
-            .ok()
-            .and_then(|parts| Some(int(&doc! { "v": parts.first()?.clone() }, "v")));
-        if version.unwrap_or(0) < OLDEST {
+        if is_too_old(&build) {
             return Err(Error::new(
                 ErrorKind::Incompatible,
                 format!(
@@ -90,5 +86,25 @@ impl MongoQueue {
                 ),
             )),
         }
+    }
+}
+
+fn is_too_old(build: &Document) -> bool {
+    let first = |parts: &Vec<Bson>| Some(int(&doc! { "v": parts.first()?.clone() }, "v"));
+    build.get_array("versionArray").ok().and_then(first).unwrap_or(0) < OLDEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_before_the_oldest_or_of_no_version_is_too_old() {
+        for (parts, too_old) in
+            [(vec![5, 0, 31, 0], true), (vec![6, 0, 0, 0], false), (vec![10, 0, 0, 0], false)]
+        {
+            assert_eq!(is_too_old(&doc! { "versionArray": parts }), too_old);
+        }
+        assert!(is_too_old(&doc! {}));
     }
 }

@@ -230,7 +230,9 @@ fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Vec<Document>) {
     let bump = statements::bump(stored.count, queued, stored.due);
     let Some(request) = &item.lock else { return (Step::None, [bump, vec![wake()]].concat()) };
     let mut head = row.head.clone();
-    head.extend(stored.own.iter().cloned());
+    if !row.more {
+        head.extend(stored.own.iter().cloned());
+    }
     match Step::of(row, request, head) {
         Step::None if row.live && !row.is_held_by(request.nonce) => {
             let guard = doc! { "$cond": [statements::live(), "$mark", statements::refuse("moved")] };

@@ -156,7 +156,7 @@ impl LockableQueue for MongoQueue {
         if commits.is_empty() {
             return Vec::new();
         }
-        each(self.commit_slice(commits).await, commits.len())
+        self.commit_slice(commits).await
     }
 
     async fn release(&self, leases: &[Lease]) -> Vec<Result<bool, Error>> {

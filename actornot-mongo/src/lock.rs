@@ -43,7 +43,7 @@ impl Step {
                 (vec![doc! { "$set": { "fence": guard } }], vec![renewed])
             }
             Self::Grant(batch) => (
-                vec![statements::grant_guard(row.fence, row.now)],
+                vec![statements::grant_guard(row.fence, row.deliveries, row.now)],
                 vec![
                     statements::hand(&handed(batch)),
                     statements::grant_set(request.nonce, length, row.limit()),

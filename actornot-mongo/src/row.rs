@@ -40,7 +40,12 @@ pub(crate) struct Row {
     pub(crate) last_error: Option<String>,
     pub(crate) staged: bool,
     pub(crate) state: Option<StoredState>,
+    /// What is queued, in order, as far as it fits into one row.
     pub(crate) head: Vec<Queued>,
+    /// More is queued than `head` has, and was left out for its size.
+    pub(crate) more: bool,
+    /// What the commit that asked settles, as far as it is stored.
+    pub(crate) going: Vec<ObjectId>,
     /// Settled by the last commit, and still stored.
     pub(crate) left: Vec<(Document, ObjectId)>,
     /// When the first delayed message is due, and whether that is over.
@@ -58,7 +63,12 @@ impl Row {
         let stored = row.contains_key("fence");
         // A redriven letter has the id of what was settled, and is another incarnation.
         let done: Vec<ObjectId> = documents(row, "done").iter().map(u).collect();
+        let queue = documents(row, "head");
+        let going = |row: &&Document| int(row, "size") == 0;
+        let bare = |row: &Document| row.get_bool("bare").unwrap_or(false);
         Self {
+            going: queue.iter().filter(going).map(u).collect(),
+            more: queue.iter().any(|row| bare(row) && !going(&row)),
             now: moment(row, "now").unwrap_or_default(),
             fence: stored.then(|| unsigned(int(row, "fence"))),
             gone: row.get_bool("gone").unwrap_or(false),
@@ -79,7 +89,7 @@ impl Row {
             last_error: optional(row, "last_error"),
             staged: row.get_bool("staged").unwrap_or(false),
             state: codec::state(row),
-            head: documents(row, "head").iter().map(queued).collect(),
+            head: queue.iter().filter(|row| !bare(row)).map(queued).collect(),
             left: documents(row, "left")
                 .iter()
                 .map(|row| (name(row), u(row)))

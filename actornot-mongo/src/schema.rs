@@ -8,7 +8,8 @@ use crate::connection::Connection;
 use crate::error::Doing;
 use crate::statements::{concern, update};
 
-/// The version this crate writes.
+/// The version this crate writes. Beside it stands the oldest version whose processes may go on: a release that only
+/// adds leaves that as it is, so that instances of both run side by side while one is replaced by the other.
 pub(crate) const VERSION: i64 = 1;
 
 /// Creates what is missing; any number of processes may do it at once.
@@ -21,7 +22,7 @@ pub(crate) async fn install(db: &Connection) -> Result<(), Error> {
         db.run(&db.db, command, Doing::One).await?;
     }
     // Last: whoever reads it finds the indexes.
-    let version = doc! { "q": { "_id": "layout" }, "u": { "$max": { "version": VERSION } }, "upsert": true };
+    let version = doc! { "q": { "_id": "layout" }, "u": { "$max": { "version": VERSION, "oldest": VERSION } }, "upsert": true };
     db.write(update(&db.meta, vec![version])).await?.check()?;
     check(db).await
 }
@@ -29,7 +30,7 @@ pub(crate) async fn install(db: &Connection) -> Result<(), Error> {
 /// Whether what is installed can be used.
 pub(crate) async fn check(db: &Connection) -> Result<(), Error> {
     match installed(db).await? {
-        Some(VERSION) => Ok(()),
+        Some((_, oldest)) if oldest <= VERSION => Ok(()),
         None => Err(Error::new(
             ErrorKind::Incompatible,
             format!(
@@ -37,7 +38,7 @@ pub(crate) async fn check(db: &Connection) -> Result<(), Error> {
                 db.meta.trim_end_matches("meta")
             ),
         )),
-        Some(found) => Err(Error::new(
+        Some((found, _)) => Err(Error::new(
             ErrorKind::Incompatible,
             format!(
                 "the collections have layout version {found}, this actornot-mongo knows version {VERSION}; \
@@ -47,9 +48,9 @@ pub(crate) async fn check(db: &Connection) -> Result<(), Error> {
     }
 }
 
-async fn installed(db: &Connection) -> Result<Option<i64>, Error> {
+async fn installed(db: &Connection) -> Result<Option<(i64, i64)>, Error> {
     let rows = db.read(doc! { "find": &db.meta, "filter": { "_id": "layout" } }).await?;
-    Ok(rows.first().map(|row| int(row, "version")))
+    Ok(rows.first().map(|row| (int(row, "version"), int(row, "oldest"))))
 }
 
 fn entity_indexes() -> Vec<Document> {

@@ -15,7 +15,7 @@ use crate::statements::{self, concern, update};
 use crate::turn::AGAIN;
 
 /// One command holds at most 16 MB; the rest is left for names and headers.
-const COMMAND_BYTES: usize = 8 << 20;
+pub(crate) const COMMAND_BYTES: usize = 8 << 20;
 
 /// G4: a relayed id outlives every relayer that is still under way with it.
 const RELAYER_MS: i64 = 600_000;
@@ -62,9 +62,20 @@ pub(crate) type Inserted = Result<Option<ObjectId>, Error>;
 impl MongoQueue {
     /// One row for each entity, in order, behind everything that was due and staged.
     pub(crate) async fn look(&self, entities: &[&EntityId], most: u32) -> Result<Vec<Row>, Error> {
+        self.look_behind(&entities.iter().map(|entity| (*entity, 0)).collect::<Vec<_>>(), most).await
+    }
+
+    /// A look behind so many of the messages that each entity's holder was handed, and is about to settle.
+    pub(crate) async fn look_behind(
+        &self,
+        wanted: &[(&EntityId, usize)],
+        most: u32,
+    ) -> Result<Vec<Row>, Error> {
+        let entities: Vec<&EntityId> = wanted.iter().map(|(entity, _)| *entity).collect();
         let db = &self.inner.connection;
         for again in 0.. {
-            let names: Vec<Document> = entities.iter().map(|entity| name(entity)).collect();
+            let settles = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            let names = wanted.iter().map(|(entity, count)| (name(entity), settles(*count))).collect();
             let command =
                 statements::look(&db.meta, &db.entities, &db.messages, names, i64::from(most.max(1)));
             let rows: Vec<Row> = db.read(command).await?.iter().map(Row::decode).collect();
@@ -340,6 +351,6 @@ fn decode(send: &Document) -> NewMessage {
     }
 }
 
-fn size(headers: &Headers) -> usize {
+pub(crate) fn size(headers: &Headers) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
 }

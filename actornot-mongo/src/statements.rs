@@ -6,6 +6,9 @@ use mongodb::bson::{Bson, Document, doc};
 
 use crate::codec::{literal, millis};
 
+/// So many bytes of one entity's queue are brought back in its row, beside its state; but always one message.
+const HEAD_BYTES: i64 = 8 << 20;
+
 /// G1: on the disks of a majority before it is answered, whatever the URL says.
 pub(crate) fn concern() -> Document {
     doc! { "w": "majority", "j": true }
@@ -105,10 +108,15 @@ pub(crate) fn hand(batch: &[(String, mongodb::bson::oid::ObjectId)]) -> Document
 }
 
 /// G3: binds a grant to the row as it was read: every grant and every commit raises the fence.
-pub(crate) fn grant_guard(fence: Option<u64>, now: i64) -> Document {
+pub(crate) fn grant_guard(fence: Option<u64>, deliveries: u32, now: i64) -> Document {
     let free = doc! { "$not": [{ "$or": [live(), paused(), waiting()] }] };
     let (same, next): (Document, Bson) = match fence {
-        Some(fence) => (doc! { "$eq": ["$fence", signed(fence)] }, doc! { "$add": ["$fence", 1_i64] }.into()),
+        // Also the counters, which a resume sets back.
+        Some(fence) => (
+            doc! { "$and": [{ "$eq": ["$fence", signed(fence)] },
+            { "$eq": ["$deliveries", i64::from(deliveries)] }] },
+            doc! { "$add": ["$fence", 1_i64] }.into(),
+        ),
         None => (doc! { "$eq": [{ "$type": "$fence" }, "missing"] }, (now + 1).into()),
     };
     doc! { "$set": { "fence": { "$cond": [{ "$and": [same, free] }, next, refuse("moved")] } } }
@@ -174,10 +182,25 @@ pub(crate) fn bury_stages() -> Vec<Document> {
 
 /// G2, G4: one row for each entity, stored or not: its document, the head of its queue without what the last commit
 /// settled, what that left behind, and its first delayed message.
-pub(crate) fn look(meta: &str, entities: &str, messages: &str, names: Vec<Document>, most: i64) -> Document {
-    let names: Vec<Document> = names.into_iter().map(|name| doc! { "_id": name }).collect();
+pub(crate) fn look(
+    meta: &str,
+    entities: &str,
+    messages: &str,
+    names: Vec<(Document, i64)>,
+    most: i64,
+) -> Document {
+    let names: Vec<Document> =
+        names.into_iter().map(|(name, settles)| doc! { "_id": name, "settles": settles }).collect();
     let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };
     let over = doc! { "$lte": ["$due", "$$NOW"] };
+    // One row must fit into 16 MB. What is about to be settled needs no payload, the first of the rest always has its
+    // own, and what is too much keeps its place without it.
+    let going = doc! { "$in": ["$u", { "$slice": [{ "$concatArrays": ["$$handed", [null]] }, { "$max": [1, "$$settles"] }] }] };
+    let going = doc! { "$and": [{ "$gt": ["$$settles", 0] }, going] };
+    let before = doc! { "$sum": "$size", "window": { "documents": ["unbounded", "current"] } };
+    let fits = doc! { "$or": [{ "$lte": ["$total", HEAD_BYTES] }, { "$eq": ["$total", "$size"] }] };
+    let bare = doc! { "$or": [{ "$eq": ["$size", 0] }, { "$not": [fits] }] };
+    let unless_bare = |field: &str| doc! { "$cond": ["$bare", "$$REMOVE", field] };
     doc! { "aggregate": meta, "cursor": { "batchSize": i32::MAX }, "pipeline": [
         // One document that is always there, as the source of the names: `$documents` would need a right on the whole
         // database.
@@ -186,13 +209,19 @@ pub(crate) fn look(meta: &str, entities: &str, messages: &str, names: Vec<Docume
         { "$unwind": "$name" },
         { "$replaceWith": "$name" },
         { "$lookup": { "from": entities, "localField": "_id", "foreignField": "_id", "as": "r" } },
-        { "$replaceWith": { "$mergeObjects": [{ "_id": "$_id" }, { "$first": "$r" }] } },
+        { "$replaceWith": { "$mergeObjects": [{ "$first": "$r" }, { "_id": "$_id", "settles": "$settles" }] } },
         { "$set": { "now": "$$NOW", "live": live(), "staged": staged() } },
         { "$unset": ["outbox", "bury"] },
         { "$lookup": { "from": messages, "localField": "_id", "foreignField": "q", "as": "head",
-            "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
+            "let": { "done": { "$ifNull": ["$done.u", []] }, "handed": { "$ifNull": ["$handed.u", []] },
+                "settles": "$settles" }, "pipeline": [
             { "$sort": { "seq": 1 } }, { "$match": { "$expr": unsettled } }, { "$limit": most },
-            { "$project": { "u": 1, "payload": 1, "headers": 1, "seq": 1 } }] } },
+            { "$project": { "u": 1, "payload": 1, "headers": 1, "seq": 1,
+                "size": { "$cond": [going, 0, { "$bsonSize": "$$ROOT" }] } } },
+            { "$setWindowFields": { "sortBy": { "seq": 1 }, "output": { "total": before } } },
+            { "$set": { "bare": bare } },
+            { "$project": { "u": 1, "seq": 1, "size": 1, "bare": 1, "payload": unless_bare("$payload"),
+                "headers": unless_bare("$headers") } }] } },
         { "$lookup": { "from": messages, "localField": "done.id", "foreignField": "_id", "as": "left", "pipeline": [
             { "$match": { "q": { "$exists": true } } }, { "$project": { "u": 1 } }] } },
         { "$lookup": { "from": messages, "localField": "_id", "foreignField": "d", "as": "late", "pipeline": [

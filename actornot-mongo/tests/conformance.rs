@@ -12,23 +12,34 @@ use actornot_mongo::mongodb::bson::{Bson, Document, Timestamp, doc};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
+use actornot_testkit::servers::{Service, url};
 use async_trait::async_trait;
-use common::{Forwarder, Place, host, url};
+use common::{Forwarder, Place, host};
 
 /// All its connections go through a forwarder, which can be held.
 struct MongoBackend {
     place: Place,
     forwarder: Forwarder,
+    /// Whether instances are of the role that runs, in a place that another installed.
+    run_role: bool,
 }
 
 impl MongoBackend {
-    fn new(variable: &str) -> Self {
-        let server = url(variable);
-        Self { place: Place::new(&server), forwarder: Forwarder::start(host(&server).to_owned()) }
+    fn new(service: Service) -> Self {
+        let server = url(service);
+        Self {
+            place: Place::new(&server),
+            forwarder: Forwarder::start(host(&server).to_owned()),
+            run_role: false,
+        }
     }
 
     fn through(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/{}?directConnection=true", self.forwarder.port, self.place.database)
+        let (user, source) = if self.run_role { ("run:sesame@", "&authSource=admin") } else { ("", "") };
+        format!(
+            "mongodb://{user}127.0.0.1:{}/{}?directConnection=true{source}",
+            self.forwarder.port, self.place.database
+        )
     }
 }
 
@@ -39,7 +50,9 @@ fn entity_id(entity: &EntityId) -> Document {
 #[async_trait]
 impl Backend for MongoBackend {
     async fn open(&self) -> Arc<dyn LockableQueue> {
-        Arc::new(MongoQueue::open(MongoConfig::new(self.through()).connections(32)).await.unwrap())
+        let config = MongoConfig::new(self.through()).connections(32);
+        let config = if self.run_role { config.never_install() } else { config };
+        Arc::new(MongoQueue::open(config).await.unwrap())
     }
 
     async fn elapse(&self, time: Duration) {
@@ -120,18 +133,40 @@ impl Shared for MongoBackend {
     }
 }
 
-async fn replica_set() -> MongoBackend {
-    MongoBackend::new("ACTORNOT_MONGO_URL")
+async fn on_replica_set() -> MongoBackend {
+    MongoBackend::new(Service::Mongo)
 }
 
-async fn standalone() -> MongoBackend {
-    MongoBackend::new("ACTORNOT_MONGO_STANDALONE_URL")
+async fn on_standalone() -> MongoBackend {
+    MongoBackend::new(Service::MongoStandalone)
 }
 
-mod on_a_replica_set {
-    actornot_testkit::conformance!(real crate::replica_set);
+/// A role with four rights on three collections, in whatever database.
+async fn on_run_role() -> MongoBackend {
+    let mut backend = MongoBackend::new(Service::MongoAuth);
+    backend.run_role = true;
+    let outside = backend.place.outside().await;
+    let admin = outside.client().database("admin");
+    let rights = |part| {
+        doc! { "resource": { "db": "", "collection": format!("actornot_{part}") },
+        "actions": ["find", "insert", "update", "remove"] }
+    };
+    let privileges: Vec<Document> = ["entity", "message", "meta"].into_iter().map(rights).collect();
+    // Another test may have made them.
+    let _ =
+        admin.run_command(doc! { "createRole": "actornot_run", "privileges": privileges, "roles": [] }).await;
+    let _ = admin.run_command(doc! { "createUser": "run", "pwd": "sesame", "roles": ["actornot_run"] }).await;
+    MongoQueue::install(MongoConfig::new(&backend.place.url)).await.unwrap();
+    backend
 }
-mod on_a_standalone {
-    actornot_testkit::conformance!(real crate::standalone);
+
+mod replica_set {
+    actornot_testkit::conformance!(real crate::on_replica_set);
 }
-actornot_testkit::crashes!(crate::replica_set, crate::MongoBackend);
+mod standalone {
+    actornot_testkit::conformance!(real crate::on_standalone);
+}
+mod run_role {
+    actornot_testkit::conformance!(real crate::on_run_role);
+}
+actornot_testkit::crashes!(crate::on_replica_set, crate::MongoBackend);

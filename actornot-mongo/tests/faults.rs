@@ -3,61 +3,16 @@
 
 mod common;
 
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry};
 use actornot_mongo::mongodb::bson::doc;
 use actornot_mongo::mongodb::{Client, Database};
 use actornot_mongo::{MongoConfig, MongoQueue};
-use common::{Forwarder, Place, host, lock, ok, post, url};
-use tempfile::TempDir;
-
-/// A server of our own, that can be killed.
-struct Server {
-    dir: TempDir,
-    port: u16,
-    arguments: Vec<&'static str>,
-    child: Child,
-}
-
-impl Server {
-    fn start(arguments: &[&'static str]) -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = TempDir::new().unwrap();
-        let child = Self::spawn(&dir, free, arguments);
-        Self { dir, port: free, arguments: arguments.to_vec(), child }
-    }
-
-    fn spawn(dir: &TempDir, port: u16, arguments: &[&str]) -> Child {
-        let program = std::env::var("ACTORNOT_MONGOD").unwrap_or_else(|_| "mongod".to_owned());
-        let mut command = Command::new(&program);
-        command.arg("--dbpath").arg(dir.path()).args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()]);
-        command.args(["--wiredTigerCacheSizeGB", "0.25"]).args(arguments);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap_or_else(|error| panic!("{program} (ACTORNOT_MONGOD): {error}"))
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn restart(&mut self) {
-        self.kill();
-        self.child = Self::spawn(&self.dir, self.port, &self.arguments);
-    }
-
-    fn url(&self, user: &str) -> String {
-        format!("mongodb://{user}127.0.0.1:{}/shop?authSource=admin", self.port)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
+use actornot_testkit::outage::kill_under_load;
+use actornot_testkit::servers::{Service, own, own_with, url};
+use common::{Forwarder, Place, host, lock, ok, post};
 
 async fn database(url: &str) -> Database {
     Client::with_uri_str(url).await.unwrap().database("shop")
@@ -76,7 +31,7 @@ async fn a_server_that_is_down_at_start_is_unavailable() {
 
 #[tokio::test]
 async fn collections_of_a_newer_version_are_refused_with_both_versions() {
-    let place = Place::new(&url("ACTORNOT_MONGO_URL"));
+    let place = Place::new(&url(Service::Mongo));
     let config = || MongoConfig::new(&place.url);
     let error = MongoQueue::open(config().never_install()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
@@ -87,6 +42,8 @@ async fn collections_of_a_newer_version_are_refused_with_both_versions() {
     MongoQueue::open(config().never_install()).await.unwrap();
     let meta = place.outside().await.collection::<actornot_mongo::mongodb::bson::Document>("actornot_meta");
     meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "version": 7_i64 } }).await.unwrap();
+    MongoQueue::open(config()).await.unwrap(); // This version may still be used.
+    meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "oldest": 7_i64 } }).await.unwrap();
     let error = MongoQueue::open(config()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     assert!(error.to_string().contains('7') && error.to_string().contains('1'), "{error}");
@@ -94,7 +51,7 @@ async fn collections_of_a_newer_version_are_refused_with_both_versions() {
 
 #[tokio::test]
 async fn a_server_that_falls_silent_leaves_the_outcome_unknown() {
-    let server = url("ACTORNOT_MONGO_STANDALONE_URL");
+    let server = url(Service::MongoStandalone);
     let place = Place::new(&server);
     let forwarder = Forwarder::start(host(&server).to_owned());
     let through = format!("mongodb://127.0.0.1:{}/{}?directConnection=true", forwarder.port, place.database);
@@ -108,41 +65,55 @@ async fn a_server_that_falls_silent_leaves_the_outcome_unknown() {
     assert_eq!(lock(&queue, "a").await.unwrap().batch.messages.len(), 1);
 }
 
-#[tokio::test]
-async fn what_was_accepted_survives_a_killed_server_with_the_same_handle() {
-    let mut server = Server::start(&[]);
-    let queue = MongoQueue::open(patient(&server.url(""))).await.unwrap();
-    let (mut accepted, mut failed) = (0_u64, 0);
-    for n in 0..60 {
-        if n == 30 {
-            server.restart();
-        }
-        match queue.enqueue(&[post("a", &format!("{n}"))]).await.remove(0) {
-            Ok(_) => accepted += 1,
-            Err(error) => {
-                assert!(
-                    matches!(error.kind(), ErrorKind::UnknownOutcome | ErrorKind::Unavailable),
-                    "{error:?}"
-                );
-                failed += 1;
-            }
-        }
-    }
-    assert!(accepted >= 40, "{accepted} accepted, {failed} failed");
-    let stored = queue.peek(&common::entity("a"), 100).await.unwrap().len() as u64;
-    assert!(stored >= accepted, "{stored} of {accepted}");
+async fn killed(service: Service) {
+    let mut server = own(service);
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    let kill = move || {
+        server.kill();
+        server.restart();
+        server
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    kill_under_load(Arc::new(queue), move || tell.send(kill()).unwrap()).await;
+    drop(told.recv().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_set_that_is_killed_under_load_loses_nothing_that_was_answered() {
+    killed(Service::Mongo).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_that_is_killed_under_load_loses_nothing_that_was_answered() {
+    killed(Service::MongoStandalone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_under_load_is_replaced_and_nothing_that_was_answered_is_lost() {
+    let mut server = own(Service::MongoThree);
+    let url = server.url().to_owned();
+    let queue = MongoQueue::open(patient(&url)).await.unwrap();
+    let client = Client::with_uri_str(&url).await.unwrap();
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
+    let primary = hello.get_str("primary").unwrap().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let number = server.ports().iter().position(|port| *port == primary).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let kill = move || {
+        server.kill_member(number);
+        tell.send(server).unwrap();
+    };
+    kill_under_load(Arc::new(queue), kill).await;
+    drop(told.recv().unwrap());
 }
 
 #[tokio::test]
 async fn a_run_role_needs_no_more_than_the_four_rights() {
-    let server = Server::start(&["--auth"]);
-    let admin = || async {
-        let options = format!("mongodb://127.0.0.1:{}/?serverSelectionTimeoutMS=30000", server.port);
-        Client::with_uri_str(&options).await.unwrap().database("admin")
-    };
-    // The first user of a server is made without credentials, from the same machine.
-    admin().await.run_command(doc! { "createUser": "root", "pwd": "open", "roles": ["root"] }).await.unwrap();
-    let root = server.url("root:open@");
+    let server = own_with(Service::Mongo, &[("auth", "")]);
+    let root = server.url().to_owned();
+    let (address, port) = (root.rsplit('@').next().unwrap().to_owned(), server.ports()[0]);
+    assert!(address.contains(&port.to_string()), "{address}");
+    let with_database = |url: &str| common::with_database(url.split("/?").next().unwrap(), "shop");
+    let root = format!("{}authSource=admin", with_database(&root));
     MongoQueue::install(patient(&root)).await.unwrap();
     let shop = database(&root).await;
     let privileges: Vec<_> = ["entity", "message", "meta"]
@@ -158,7 +129,7 @@ async fn a_run_role_needs_no_more_than_the_four_rights() {
     let user =
         doc! { "createUser": "run", "pwd": "sesame", "roles": [{ "role": "actornot_run", "db": "shop" }] };
     shop.run_command(user).await.unwrap();
-    let of_run = |password: &str| format!("mongodb://run:{password}@127.0.0.1:{}/shop", server.port);
+    let of_run = |password: &str| format!("mongodb://run:{password}@127.0.0.1:{port}/shop");
     let queue = MongoQueue::open(patient(&of_run("sesame")).never_install()).await.unwrap();
     ok(&queue, post("a", "1")).await;
     let grant = lock(&queue, "a").await.unwrap();
@@ -180,4 +151,48 @@ async fn a_run_role_needs_no_more_than_the_four_rights() {
     assert!(!format!("{error} {error:?}").contains("mellon"));
     let error = MongoQueue::open(patient(&of_run("sesame")).namespace("other")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_for_longer_than_the_patience_is_an_error_and_the_handle_goes_on() {
+    let mut server = own(Service::MongoStandalone);
+    let config = MongoConfig::new(server.url()).patience(Duration::from_secs(1));
+    let queue = MongoQueue::open(config).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    server.kill();
+    for _ in 0..2 {
+        let error = queue.enqueue(&[post("a", "2")]).await.remove(0).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome), "{error:?}");
+    }
+    let error = queue.read(&[common::entity("a")]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let _server = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    })
+    .await
+    .unwrap();
+    ok(&queue, post("a", "2")).await;
+    assert_eq!(lock(&queue, "a").await.unwrap().batch.messages.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_whose_members_acknowledge_before_their_disks_is_refused_unless_allowed_by_name() {
+    let server = own(Service::Mongo);
+    let setting = "writeConcernMajorityJournalDefault";
+    let admin = Client::with_uri_str(server.url()).await.unwrap().database("admin");
+    let now = admin.run_command(doc! { "replSetGetConfig": 1 }).await.unwrap();
+    let mut config = now.get_document("config").unwrap().clone();
+    config.insert("version", config.get_i32("version").unwrap() + 1);
+    config.insert(setting, false);
+    admin.run_command(doc! { "replSetReconfig": config }).await.unwrap();
+    let error = MongoQueue::open(patient(server.url())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    assert!(error.to_string().contains(&format!("{setting} is false")), "{error}");
+    assert!(error.to_string().contains("allow_unsafe"), "{error}");
+    let queue = MongoQueue::open(patient(server.url()).allow_unsafe(setting)).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    assert!(!queue.doctor().await.unwrap().is_durable());
+    let error = MongoQueue::open(patient(server.url()).allow_unsafe("fsync")).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Invalid { .. }), "{error:?}");
 }

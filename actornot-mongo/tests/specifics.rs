@@ -8,11 +8,12 @@ use std::time::Duration;
 use actornot_core::{Effect, Envelope, Inspect, LockableQueue, Updated};
 use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::{Document, doc};
-use common::{Place, commit, entity, lock, message, ok, post, url};
+use actornot_testkit::servers::{Service, url};
+use common::{Place, commit, entity, lock, message, ok, post};
 
 #[tokio::test]
 async fn a_standalone_says_what_it_lacks_and_is_durable_all_the_same() {
-    let place = Place::new(&url("ACTORNOT_MONGO_STANDALONE_URL"));
+    let place = Place::new(&url(Service::MongoStandalone));
     let report = MongoQueue::connect(&place.url).await.unwrap().doctor().await.unwrap();
     let set = report.settings.iter().find(|setting| setting.name == "replicaSet").unwrap();
     assert!(set.value.contains("standalone"), "{report:?}");
@@ -21,7 +22,7 @@ async fn a_standalone_says_what_it_lacks_and_is_durable_all_the_same() {
 
 #[tokio::test]
 async fn what_is_stored_of_a_user_is_never_read_as_an_expression() {
-    let place = Place::new(&url("ACTORNOT_MONGO_URL"));
+    let place = Place::new(&url(Service::Mongo));
     let queue = MongoQueue::connect(&place.url).await.unwrap();
     let mut item = post("$fence", "$now");
     item.messages[0].payload = "\"$$ROOT\"".to_owned();
@@ -43,7 +44,7 @@ async fn what_is_stored_of_a_user_is_never_read_as_an_expression() {
 
 #[tokio::test]
 async fn a_message_whose_poster_died_before_it_told_anybody_is_found_and_run() {
-    let place = Place::new(&url("ACTORNOT_MONGO_URL"));
+    let place = Place::new(&url(Service::Mongo));
     let queue = MongoQueue::connect(&place.url).await.unwrap();
     ok(&queue, post("a", "1")).await;
     let db = place.outside().await;
@@ -58,7 +59,7 @@ async fn a_message_whose_poster_died_before_it_told_anybody_is_found_and_run() {
 
 #[tokio::test]
 async fn sends_that_a_crash_left_staged_are_relayed_once_by_whoever_looks() {
-    let place = Place::new(&url("ACTORNOT_MONGO_URL"));
+    let place = Place::new(&url(Service::Mongo));
     let queue = MongoQueue::connect(&place.url).await.unwrap();
     ok(&queue, post("a", "1")).await;
     let db = place.outside().await;

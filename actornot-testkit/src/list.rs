@@ -88,6 +88,8 @@ macro_rules! for_each_behaviour {
                 answers_come_in_the_order_of_the_slice: G8,
                 one_that_fails_does_not_fail_its_neighbours: G8,
                 opposite_orders_do_not_deadlock: G8,
+                a_full_batch_of_the_largest_payloads_is_handed_out: G1,
+                a_slice_of_the_largest_states_is_applied: G8,
             }
             due {
                 a_queued_message_of_an_asked_kind_is_reported: G5,

@@ -15,12 +15,6 @@ use actornot_mongo::mongodb::{Client, Database};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The URL of a server that runs for the tests.
-pub(crate) fn url(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("set {name} to the URL of a server for tests, see CONTRIBUTING.md"))
-}
-
 /// The same URL with another database.
 pub(crate) fn with_database(url: &str, database: &str) -> String {
     let (base, parameters) = url.split_once('?').unwrap_or((url, ""));
@@ -30,7 +24,8 @@ pub(crate) fn with_database(url: &str, database: &str) -> String {
 /// The host and port of a URL, and whatever follows.
 pub(crate) fn host(url: &str) -> &str {
     let rest = url.split_once("://").unwrap().1;
-    rest.split(['/', '?']).next().unwrap()
+    let authority = rest.split(['/', '?']).next().unwrap();
+    authority.rsplit('@').next().unwrap()
 }
 
 /// A database of its own, dropped at the end.

@@ -36,7 +36,7 @@ fn image(service: Service) -> (&'static str, &'static str) {
     match service {
         Service::Postgres => ("ACTORNOT_POSTGRES_IMAGE", "postgres:17"),
         Service::PgBouncer => ("ACTORNOT_PGBOUNCER_IMAGE", "edoburu/pgbouncer:latest"),
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => {
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
             ("ACTORNOT_MONGO_IMAGE", "mongo:8.0")
         }
         Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => {
@@ -97,7 +97,7 @@ fn request(
                 .with_env_var("POOL_MODE", "transaction")
                 .with_env_var("MAX_CLIENT_CONN", "1000")
         }
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => {
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
             if settings.get("auth").is_some() {
                 return Err("`auth` is not there in a container".into());
             }

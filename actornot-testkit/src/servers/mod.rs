@@ -74,7 +74,7 @@ fn find(service: Service) -> Result<Shared, String> {
         tell(service, &version, service.variable());
         return Ok(Shared { url, _server: None });
     }
-    let server = way::start(service, way, &Settings::default())?;
+    let server = way::start(service, way, &Settings::new(service.settings()))?;
     tell(service, server.version(), came(way));
     Ok(Shared { url: server.url().to_owned(), _server: Some(server) })
 }
@@ -104,7 +104,7 @@ pub fn own(service: Service) -> Server {
 /// As [`own`].
 pub fn own_with(service: Service, settings: &[(&str, &str)]) -> Server {
     let started = way::choose(service, true).and_then(|way| {
-        let server = way::start(service, way, &Settings::new(settings))?;
+        let server = way::start(service, way, &Settings::new(&[service.settings(), settings].concat()))?;
         tell(service, server.version(), came(way));
         Ok(server)
     });

@@ -12,7 +12,9 @@ pub(super) fn is_here(service: Service) -> bool {
     match service {
         Service::Postgres => postgres::program().is_some(),
         Service::PgBouncer => bouncer::program().is_some(),
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => mongo::program().is_some(),
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
+            mongo::program().is_some()
+        }
         Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => redis::program().is_some(),
     }
 }
@@ -27,7 +29,7 @@ pub(super) fn members(
     match service {
         Service::Postgres => Ok(vec![postgres::member(directory, ports[0], settings)?]),
         Service::PgBouncer => Ok(vec![bouncer::member(directory, ports[0], settings)?]),
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => {
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
             mongo::members(service, directory, ports, settings)
         }
         Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => {
@@ -41,7 +43,7 @@ pub(super) fn url(service: Service, ports: &[u16], settings: &Settings) -> Resul
     match service {
         Service::Postgres => Ok(postgres::url(ports[0])),
         Service::PgBouncer => bouncer::url(ports[0], settings),
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => {
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
             Ok(mongo::url(service, ports, settings))
         }
         Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => {
@@ -57,7 +59,9 @@ pub(super) fn hello(service: Service, host: &str, port: u16, user: &str) -> Resu
         Service::PgBouncer => {
             postgres::hello(host, port, user).map(|version| format!("PgBouncer in front of {version}"))
         }
-        Service::Mongo | Service::MongoStandalone | Service::MongoThree => mongo::hello(host, port),
+        Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
+            mongo::hello(host, port)
+        }
         Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => redis::hello(host, port),
     }
 }
@@ -66,7 +70,7 @@ pub(super) fn hello(service: Service, host: &str, port: u16, user: &str) -> Resu
 pub(super) fn prepare(service: Service, ports: &[u16], settings: &Settings) -> Result<(), String> {
     match service {
         Service::Postgres => postgres::prepare(ports[0]),
-        Service::Mongo | Service::MongoThree => {
+        Service::Mongo | Service::MongoAuth | Service::MongoThree => {
             mongo::prepare(ports)?;
             settled(service, ports)?;
             mongo::enroll(ports, settings)
@@ -84,7 +88,9 @@ pub(super) fn settled(service: Service, ports: &[u16]) -> Result<(), String> {
     wait(&format!("{} comes to terms with itself", service.name()), READY, || {
         let settled = match service {
             Service::Postgres | Service::PgBouncer => true,
-            Service::Mongo | Service::MongoStandalone | Service::MongoThree => mongo::settled(ports),
+            Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
+                mongo::settled(ports)
+            }
             Service::Redis | Service::RedisCluster | Service::RedisClusterReplicas => {
                 redis::settled(service, ports)
             }

@@ -9,6 +9,8 @@ pub enum Service {
     PgBouncer,
     /// MongoDB, a replica set of one member: it has transactions.
     Mongo,
+    /// As [`Mongo`](Self::Mongo), and it asks for the password in its URL, and enforces roles.
+    MongoAuth,
     /// MongoDB without a replica set.
     MongoStandalone,
     /// MongoDB, a replica set of three members, which elects another primary within seconds.
@@ -23,19 +25,21 @@ pub enum Service {
 
 impl Service {
     /// Those that all tests share; the others are for tests that hurt them.
-    pub const SHARED: [Self; 6] = [
+    pub const SHARED: [Self; 7] = [
         Self::Postgres,
         Self::PgBouncer,
         Self::Mongo,
+        Self::MongoAuth,
         Self::MongoStandalone,
         Self::Redis,
         Self::RedisCluster,
     ];
 
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Postgres,
         Self::PgBouncer,
         Self::Mongo,
+        Self::MongoAuth,
         Self::MongoStandalone,
         Self::MongoThree,
         Self::Redis,
@@ -49,6 +53,7 @@ impl Service {
             Self::Postgres => "postgres",
             Self::PgBouncer => "pgbouncer",
             Self::Mongo => "mongo",
+            Self::MongoAuth => "mongo-auth",
             Self::MongoStandalone => "mongo-standalone",
             Self::MongoThree => "mongo-three",
             Self::Redis => "redis",
@@ -68,6 +73,7 @@ impl Service {
             Self::Postgres => "ACTORNOT_POSTGRES_URL",
             Self::PgBouncer => "ACTORNOT_PGBOUNCER_URL",
             Self::Mongo => "ACTORNOT_MONGO_URL",
+            Self::MongoAuth => "ACTORNOT_MONGO_AUTH_URL",
             Self::MongoStandalone => "ACTORNOT_MONGO_STANDALONE_URL",
             Self::MongoThree => "ACTORNOT_MONGO_THREE_URL",
             Self::Redis => "ACTORNOT_REDIS_URL",
@@ -81,7 +87,7 @@ impl Service {
         match self {
             Self::Postgres => "apt-get install postgresql",
             Self::PgBouncer => "apt-get install pgbouncer postgresql",
-            Self::Mongo | Self::MongoStandalone | Self::MongoThree => {
+            Self::Mongo | Self::MongoAuth | Self::MongoStandalone | Self::MongoThree => {
                 "put mongod on PATH, or name it in ACTORNOT_MONGOD"
             }
             Self::Redis | Self::RedisCluster | Self::RedisClusterReplicas => "apt-get install redis-server",
@@ -95,6 +101,11 @@ impl Service {
             Self::RedisClusterReplicas => 6,
             _ => 1,
         }
+    }
+
+    /// What it is started with, where nobody asks for more.
+    pub(super) fn settings(self) -> &'static [(&'static str, &'static str)] {
+        if self == Self::MongoAuth { &[("auth", "")] } else { &[] }
     }
 
     pub(super) fn index(self) -> usize {
