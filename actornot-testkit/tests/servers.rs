@@ -341,7 +341,9 @@ fn the_program_runs_a_command_and_passes_its_exit_code_on() {
 #[test]
 #[ignore = "needs Docker, and images: cargo xtask images"]
 fn each_service_starts_in_a_container_and_comes_back_with_its_data() {
-    for service in Service::SHARED {
+    // MongoDB makes its first user for clients of its own machine only, which a container is not.
+    let here = |service: &Service| *service != Service::MongoAuth;
+    for service in Service::SHARED.into_iter().filter(here) {
         let mut server = servers::own(service);
         assert!(server.pids().is_empty(), "{} is in a container", service.name());
         let port = server.ports()[0];

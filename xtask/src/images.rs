@@ -21,6 +21,8 @@ const NAMES: [(&str, &str); 4] = [
     ("ACTORNOT_REDIS_IMAGE", "actornot-local/redis:latest"),
 ];
 
+const IN_CONTAINERS: &str = "postgres,pgbouncer,mongo,mongo-standalone,redis,redis-cluster";
+
 /// `images`: makes the images, and runs over them what is tested only there.
 pub(crate) fn images() -> ExitCode {
     let mut steps = Steps::new("images");
@@ -45,7 +47,9 @@ pub(crate) fn images() -> ExitCode {
         steps.step("a theme of the suite over containers", "mend what the failed tests name", || {
             // Built as all tests are, so that nothing is built twice.
             let suite = ["cargo", "test", "--workspace", "--features", SERVERS, "--test", "conformance"];
-            over(servers::up(&[&suite[..], &["--no-fail-fast", "enqueue::"]].concat())).run()
+            // A container has no MongoDB that asks for passwords, under which the run role is tried.
+            let theme = ["--no-fail-fast", "enqueue::", "--", "--skip", "run_role"];
+            over(servers::up(&[&["--only", IN_CONTAINERS], &suite[..], &theme].concat())).run()
         });
     }
     steps.finish()

@@ -99,7 +99,7 @@ fn request(
         }
         Service::Mongo | Service::MongoAuth | Service::MongoStandalone | Service::MongoThree => {
             if settings.get("auth").is_some() {
-                return Err("`auth` is not there in a container".into());
+                return Err("in a container it cannot ask for passwords; put mongod on PATH, or name it in ACTORNOT_MONGOD".into());
             }
             let one = |port: &u16| {
                 let mut words = mongo::arguments(service, *port, settings);
