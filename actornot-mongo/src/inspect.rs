@@ -12,9 +12,10 @@ use mongodb::bson::{Bson, Document, Timestamp, doc};
 
 use crate::MongoQueue;
 use crate::codec::{self, int, literal, name, small, text, unsigned};
-use crate::connection::documents;
+use crate::connection::{Outcome, documents};
 use crate::row::Row;
 use crate::statements::{self, refuse, update, wake};
+use crate::turn::{AGAIN, crowded};
 
 #[async_trait]
 impl Inspect for MongoQueue {
@@ -97,7 +98,11 @@ impl Inspect for MongoQueue {
 
     async fn why(&self, entity: &EntityId) -> Result<Option<Why>, Error> {
         let rows = self.look(&[entity], 1).await?;
-        Ok(rows.into_iter().next().filter(|row| row.fence.is_some() && !row.gone).map(why))
+        let Some(row) = rows.into_iter().next().filter(|row| row.fence.is_some() && !row.gone) else {
+            return Ok(None);
+        };
+        let pending = self.read(std::slice::from_ref(entity)).await?.into_iter().flatten().next();
+        Ok(Some(Why { pending: pending.map_or(row.pending, |snapshot| snapshot.pending), ..why(row) }))
     }
 
     async fn dead_letters(
@@ -164,27 +169,26 @@ impl Inspect for MongoQueue {
 
     async fn purge(&self, entity: &EntityId) -> Result<bool, Error> {
         let db = &self.inner.connection;
-        let row = self.look(&[entity], 1).await?.into_iter().next();
-        let Some(row) = row.filter(|row| row.fence.is_some() && !row.gone) else { return Ok(false) };
-        // Messages first: a call that ends here is repeated, and finds the entity still known.
         let id = name(entity);
-        let range = doc! { "$gt": { "e": id.clone() }, "$lt": { "e": id, "i": Bson::MaxKey } };
-        let filter = doc! { "_id": range, "u": { "$exists": true } };
-        let all = doc! { "q": filter, "multi": true, "u": statements::bury_stages() };
-        db.write(update(&db.messages, vec![all])).await?.check()?;
-        // The fence only rises, and the marks go on: nothing from before can be mistaken for what comes.
-        let stages = vec![
-            doc! { "$set": {
-                "fence": { "$max": [{ "$toLong": "$$NOW" }, { "$add": ["$fence", 1_i64] }] },
-                "queued": { "$ne": ["$mark", row.mark] },
-                "pending": { "$max": [0_i64, { "$subtract": ["$pending", statements::signed(row.pending)] }] },
-                "handed": [], "bury": [], "since": "$$NOW", "gone": true,
-                "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
-            } },
-            doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
-            "delayed_at", "counted"] },
-        ];
-        self.edit(entity, stages, false).await
+        for _ in 0..AGAIN {
+            let row = self.look(&[entity], 1).await?.into_iter().next();
+            let Some(row) = row.filter(|row| row.fence.is_some() && !row.gone) else { return Ok(false) };
+            // Messages first: a call that ends here is repeated, and finds the entity still known.
+            let range = doc! { "$gt": { "e": id.clone() }, "$lt": { "e": id.clone(), "i": Bson::MaxKey } };
+            let filter = doc! { "_id": range, "u": { "$exists": true } };
+            let all = doc! { "q": filter, "multi": true, "u": statements::bury_stages() };
+            db.write(update(&db.messages, vec![all])).await?.check()?;
+            let filter = doc! { "_id": id.clone(), "gone": { "$exists": false } };
+            let statement = doc! { "q": filter, "u": statements::purge(row.mark) };
+            let reply = db.write(update(&db.entities, vec![statement])).await?;
+            match reply.outcome(0) {
+                Outcome::Applied => return Ok(reply.n > 0),
+                // Something was posted meanwhile: what its entity was told must stay true.
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error),
+            }
+        }
+        Err(crowded())
     }
 
     async fn doctor(&self) -> Result<DurabilityReport, Error> {
@@ -195,15 +199,11 @@ impl Inspect for MongoQueue {
 impl MongoQueue {
     async fn snapshots(&self, filter: Document, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error> {
         let db = &self.inner.connection;
-        let rows = db
-            .read(doc! { "find": &db.entities, "filter": filter, "sort": { "_id": 1 },
-            "limit": i64::from(limit),
-            "projection": { "state": 1, "version": 1, "state_version": 1, "pending": 1 } })
-            .await?;
+        let rows = db.read(statements::snapshots(&db.entities, &db.messages, filter, limit)).await?;
         rows.iter()
             .map(|row| {
                 let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
-                Ok((entity, Snapshot { state: codec::state(row), pending: unsigned(int(row, "pending")) }))
+                Ok((entity, Snapshot { state: codec::state(row), pending: pending(row) }))
             })
             .collect()
     }
@@ -242,14 +242,14 @@ impl MongoQueue {
         }
         stages.push(wake());
         let statement = doc! { "q": filter, "u": stages, "upsert": create };
-        for _ in 0..crate::turn::AGAIN {
+        for _ in 0..AGAIN {
             let reply = db.write(update(&db.entities, vec![statement.clone()])).await?;
             reply.check()?;
             if !reply.duplicate(0) {
                 return Ok(reply.n > 0);
             }
         }
-        Err(crate::turn::crowded())
+        Err(crowded())
     }
 
     /// Whether this server words a failed conversion so that the guards' words are found in it.
@@ -259,16 +259,21 @@ impl MongoQueue {
         let statement = doc! { "q": { "_id": "guard" }, "u": stages, "upsert": true };
         let reply = db.write(update(&db.meta, vec![statement])).await?;
         match reply.outcome(0) {
-            crate::connection::Outcome::Refused(_) => Ok(()),
-            crate::connection::Outcome::Failed(error) if error.kind() == ErrorKind::AccessDenied => {
-                Err(error)
-            }
+            Outcome::Refused(_) => Ok(()),
+            Outcome::Failed(error) if error.kind() == ErrorKind::AccessDenied => Err(error),
             _ => Err(Error::new(
                 ErrorKind::Incompatible,
                 "this server reports a refused update in words that actornot-mongo does not know",
             )),
         }
     }
+}
+
+/// What is queued and delayed, counted; the entity's own number only where that is too much to count, for a poster
+/// that died between its message and its mark is not in it.
+fn pending(row: &Document) -> u64 {
+    let counted = int(row, "counted");
+    unsigned(if counted <= statements::COUNTED { counted } else { counted.max(int(row, "pending")) })
 }
 
 fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {

@@ -229,6 +229,47 @@ pub(crate) fn look(
     ] }
 }
 
+/// Takes everything from an entity but its fence, its mark and its last commit, unless it was told of a message since
+/// it was looked at. The fence only rises, and the marks go on: nothing from before can be mistaken for what comes.
+pub(crate) fn purge(mark: i64) -> Vec<Document> {
+    let same = doc! { "$cond": [{ "$eq": ["$mark", mark] }, "$mark", refuse("moved")] };
+    vec![
+        doc! { "$set": { "mark": same } },
+        doc! { "$set": {
+            "fence": { "$max": [{ "$toLong": "$$NOW" }, { "$add": ["$fence", 1_i64] }] },
+            "queued": false, "pending": 0_i64, "handed": [], "bury": [], "since": "$$NOW", "gone": true,
+            "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
+        } },
+        doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
+        "delayed_at", "counted"] },
+        wake(),
+    ]
+}
+
+/// So many messages of each entity are counted for whoever looks.
+pub(crate) const COUNTED: i64 = 100;
+
+/// State and backlog of entities, in the order of their names; no limit if it is nought.
+pub(crate) fn snapshots(entities: &str, messages: &str, filter: Document, limit: u32) -> Document {
+    let some = |place: &str, condition: Document| {
+        doc! { "$lookup": { "from": messages, "localField": "_id", "foreignField": place, "as": place,
+        "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
+            { "$match": condition }, { "$limit": COUNTED + 1 }, { "$project": { "_id": 0, "u": 1 } }] } }
+    };
+    let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$u", "$$done"] }] } };
+    let mut pipeline = vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }];
+    if limit > 0 {
+        pipeline.push(doc! { "$limit": i64::from(limit) });
+    }
+    pipeline.extend([
+        some("q", unsettled),
+        some("d", doc! {}),
+        doc! { "$project": { "state": 1, "version": 1, "state_version": 1, "pending": 1,
+        "counted": { "$add": [{ "$size": "$q" }, { "$size": "$d" }] } } },
+    ]);
+    doc! { "aggregate": entities, "cursor": {}, "pipeline": pipeline }
+}
+
 /// Numbers of the server are signed.
 pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -1,10 +1,17 @@
 //! What a URL may say, and what nobody may read of it.
 #![allow(clippy::unwrap_used)] // Helpers outside test functions.
 
+mod common;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actornot_core::ErrorKind;
+use actornot_core::{ErrorKind, Inspect as _};
 use actornot_mongo::{MongoConfig, MongoQueue};
+use actornot_testkit::servers::{self, Service};
+
+use crate::common::{ok, post};
 
 async fn refused(config: MongoConfig) -> actornot_core::Error {
     MongoQueue::open(config).await.unwrap_err()
@@ -50,4 +57,48 @@ async fn settings_that_cannot_be_are_refused_by_name() {
     ] {
         assert_eq!(refused(config).await.kind(), ErrorKind::Invalid { field });
     }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_password_and_a_payload_are_in_no_error_no_debug_and_no_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .init();
+    // Its password is in its URL.
+    let url = servers::url(Service::MongoAuth);
+    let (before, behind) = url.split_once('@').unwrap();
+    let password = before.rsplit_once(':').unwrap().1;
+    let config = MongoConfig::new(&url).namespace("trace");
+    let mut seen = format!("{config:?}");
+    let queue = MongoQueue::open(config).await.unwrap();
+    seen += &format!("{queue:?} {:?}", queue.doctor().await.unwrap());
+    let mut item = post("a", "1");
+    item.messages[0].payload = "\"swordfish\"".to_owned();
+    ok(&queue, item).await;
+    for user in
+        [format!("{}{password}2", before.trim_end_matches(password)), format!("mongodb://you:{password}")]
+    {
+        let error = MongoQueue::connect(&format!("{user}@{behind}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error}");
+        seen += &format!("{error} {error:?}");
+    }
+    seen += &String::from_utf8_lossy(&log.0.lock().unwrap());
+    assert!(!seen.contains(password) && !seen.contains("swordfish"), "{seen}");
 }

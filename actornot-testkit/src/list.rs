@@ -107,6 +107,7 @@ macro_rules! for_each_behaviour {
                 a_message_can_be_located: G6,
                 why_tells_what_an_entity_waits_for: G6,
                 a_purge_leaves_nothing_to_be_seen: G6,
+                a_purge_amid_posts_strands_nothing: G5,
             }
             race {
                 a_post_just_before_a_release_is_not_stranded: G5,
