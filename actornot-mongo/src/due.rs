@@ -18,9 +18,13 @@ impl MongoQueue {
         let db = &self.inner.connection;
         let after = query.after.as_ref().map(parse).transpose()?;
         let limit = query.limit as usize;
-        let rows = db.read(self.due_command(query, after.as_ref())).await?;
+        let mut rows = db.read(self.due_command(query, after.as_ref())).await?;
+        if self.relay_staged(&rows, limit).await? {
+            // Their targets may be due now, and so may they.
+            rows = db.read(self.due_command(query, after.as_ref())).await?;
+        }
         let mut due = Due::default();
-        let (mut staged, mut stale, mut found) = (Vec::new(), Vec::new(), 0);
+        let (mut stale, mut found) = (Vec::new(), 0);
         for row in &rows {
             if row.contains_key("next") {
                 due.next = Some(Duration::from_millis(codec::unsigned(int(row, "next"))));
@@ -32,9 +36,6 @@ impl MongoQueue {
             }
             let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
             due.after = moment(row, "wake_at").map(|wake| Cursor(format!("{wake}:{entity}")));
-            if row.get_bool("staged").unwrap_or(false) {
-                staged.push(entity.clone());
-            }
             if row.get_bool("stale").unwrap_or(false) {
                 stale.push(entity.clone());
             }
@@ -44,9 +45,6 @@ impl MongoQueue {
         }
         if found <= limit {
             due.after = None;
-        }
-        if !staged.is_empty() {
-            self.relay(&staged.iter().collect::<Vec<&EntityId>>()).await?;
         }
         if !stale.is_empty() {
             // Told of a message that another had handled before: set right, or each sweep would find it again.
@@ -65,6 +63,18 @@ impl MongoQueue {
             }
         }
         Ok(due)
+    }
+
+    /// G4: carries on what a crash has left staged; says whether there was anything.
+    async fn relay_staged(&self, rows: &[Document], limit: usize) -> Result<bool, Error> {
+        let mut staged = Vec::new();
+        for row in rows.iter().take(limit).filter(|row| row.get_bool("staged").unwrap_or(false)) {
+            staged.push(codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?);
+        }
+        if !staged.is_empty() {
+            self.relay(&staged.iter().collect::<Vec<&EntityId>>()).await?;
+        }
+        Ok(!staged.is_empty())
     }
 
     fn due_command(&self, query: &DueQuery, after: Option<&(i64, EntityId)>) -> Document {
