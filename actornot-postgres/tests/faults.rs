@@ -87,8 +87,9 @@ async fn a_server_that_takes_a_connection_and_says_nothing_is_unavailable() {
 /// Each post whose answer was Ok is in exactly one state once everything has run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_in_the_middle_of_5000_posts_loses_none_that_was_accepted() {
-    let own = Arc::new(Mutex::new(servers::own(Service::Postgres)));
-    let queue = PostgresQueue::connect(own.lock().unwrap().url()).await.unwrap();
+    let own = servers::own(Service::Postgres);
+    let queue = PostgresQueue::connect(own.url()).await.unwrap();
+    let own = Arc::new(Mutex::new(own));
     let killed = own.clone();
     actornot_testkit::outage::kill_under_load(Arc::new(queue), move || {
         let mut own = killed.lock().unwrap();

@@ -24,6 +24,8 @@ pub mod crash;
 #[cfg(feature = "suite")]
 mod gate;
 #[cfg(feature = "suite")]
+pub mod items;
+#[cfg(feature = "suite")]
 mod lab;
 #[cfg(feature = "suite")]
 mod list;

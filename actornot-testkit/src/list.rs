@@ -61,14 +61,16 @@ macro_rules! for_each_behaviour {
                 what_came_before_the_batch_meanwhile_is_not_acknowledged_with_it: G4,
                 a_holder_looks_at_the_queue_before_it_lets_go: G5,
                 a_holder_can_let_go_of_a_full_queue: G5,
+                an_effect_that_is_not_claimed_is_unsupported: G4,
+                a_large_state_and_payload_survive: G1,
+            }
+            send {
                 a_send_arrives_with_its_commit: G4,
                 a_send_arrives_once: G4,
                 sends_keep_their_order: G2,
                 a_dropped_commit_makes_all_of_its_sends_or_none: G4,
                 a_send_passes_the_backlog_limit: G4,
                 two_that_send_to_each_other_both_commit: G8,
-                an_effect_that_is_not_claimed_is_unsupported: G4,
-                a_large_state_and_payload_survive: G1,
             }
             poison {
                 an_attempt_is_counted_before_it_is_run: G6,

@@ -2,16 +2,11 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // Each test binary uses its part.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use actornot_core::{
-    Commit, CommitId, Enqueue, Enqueued, EntityId, Grant, Headers, Lease, LockRequest, LockableQueue,
-    MessageId, NewMessage, NewState, Next, Nonce, TryLock, Verdict,
-};
-use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::oid::ObjectId;
 use actornot_mongo::mongodb::{Client, Database};
+#[allow(unused_imports)]
+pub(crate) use actornot_testkit::items::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -123,53 +118,4 @@ async fn pass(client: TcpStream, server: String, mut hold: watch::Receiver<bool>
         }
     };
     tokio::select! { _ = back => {}, _ = forth => {} }
-}
-
-static COUNTER: AtomicU64 = AtomicU64::new(1);
-
-pub(crate) fn unique() -> u128 {
-    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
-pub(crate) fn entity(key: &str) -> EntityId {
-    EntityId::new("counter", key).unwrap()
-}
-
-pub(crate) fn message(id: &str) -> NewMessage {
-    NewMessage {
-        id: MessageId::new(id).unwrap(),
-        payload: format!("{{\"id\":\"{id}\"}}"),
-        headers: Headers::new(),
-        delay: Duration::ZERO,
-        retention: Duration::from_secs(60),
-    }
-}
-
-pub(crate) fn post(key: &str, id: &str) -> Enqueue {
-    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
-}
-
-pub(crate) fn request() -> LockRequest {
-    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
-}
-
-pub(crate) fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
-    Commit {
-        id: CommitId::from_random(unique()),
-        lease: lease.clone(),
-        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
-        acked,
-        verdict: Verdict::Proceed,
-        effects: vec![],
-        batch_limit: 64,
-        next: Next::Batch { max: 64 },
-    }
-}
-
-pub(crate) async fn ok(queue: &MongoQueue, item: Enqueue) -> Enqueued {
-    queue.enqueue(&[item]).await.remove(0).unwrap()
-}
-
-pub(crate) async fn lock(queue: &MongoQueue, key: &str) -> Option<Grant> {
-    queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
 }

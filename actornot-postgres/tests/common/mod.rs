@@ -1,23 +1,14 @@
 //! What the tests of this crate share.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // Each test binary uses its part.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use actornot_core::{
-    Commit, CommitId, Enqueue, Enqueued, EntityId, Grant, Headers, Lease, LockRequest, LockableQueue,
-    MessageId, NewMessage, NewState, Next, Nonce, TryLock, Verdict,
-};
 use actornot_postgres::sqlx::postgres::{PgConnectOptions, PgConnection};
 use actornot_postgres::sqlx::{self, ConnectOptions};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
+#[allow(unused_imports)]
+pub(crate) use actornot_testkit::items::*;
 use actornot_testkit::servers::{self, Service};
-
-static COUNTER: AtomicU64 = AtomicU64::new(1);
-
-pub(crate) fn unique() -> u128 {
-    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
-}
 
 /// The server that all tests share.
 pub(crate) fn server() -> String {
@@ -87,47 +78,4 @@ pub(crate) async fn sql(db: &mut PgConnection, text: impl Into<String>) {
 
 pub(crate) async fn number(db: &mut PgConnection, text: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(text.to_owned())).fetch_one(db).await.unwrap()
-}
-
-pub(crate) fn entity(key: &str) -> EntityId {
-    EntityId::new("counter", key).unwrap()
-}
-
-pub(crate) fn message(id: &str) -> NewMessage {
-    NewMessage {
-        id: MessageId::new(id).unwrap(),
-        payload: format!("{{\"id\":\"{id}\"}}"),
-        headers: Headers::new(),
-        delay: Duration::ZERO,
-        retention: Duration::from_secs(60),
-    }
-}
-
-pub(crate) fn post(key: &str, id: &str) -> Enqueue {
-    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
-}
-
-pub(crate) fn request() -> LockRequest {
-    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
-}
-
-pub(crate) fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
-    Commit {
-        id: CommitId::from_random(unique()),
-        lease: lease.clone(),
-        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
-        acked,
-        verdict: Verdict::Proceed,
-        effects: vec![],
-        batch_limit: 64,
-        next: Next::Batch { max: 64 },
-    }
-}
-
-pub(crate) async fn ok(queue: &PostgresQueue, item: Enqueue) -> Enqueued {
-    queue.enqueue(&[item]).await.remove(0).unwrap()
-}
-
-pub(crate) async fn lock(queue: &PostgresQueue, key: &str) -> Option<Grant> {
-    queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
 }

@@ -4,65 +4,13 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actornot_core::{
-    Commit, CommitId, Enqueue, Enqueued, EntityId, Grant, Headers, Lease, LockRequest, LockableQueue,
-    MessageId, NewMessage, NewState, Next, Nonce, TryLock, Verdict,
-};
-use actornot_redis::RedisQueue;
+use actornot_core::{EntityId, MessageId};
 use actornot_redis::redis::{self, Connection, Value};
+#[allow(unused_imports)]
+pub(crate) use actornot_testkit::items::*;
 use actornot_testkit::servers::Server;
-
-static COUNTER: AtomicU64 = AtomicU64::new(1);
-
-pub(crate) fn unique() -> u128 {
-    u128::from(COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
-pub(crate) fn entity(key: &str) -> EntityId {
-    EntityId::new("counter", key).unwrap()
-}
-
-pub(crate) fn message(id: &str) -> NewMessage {
-    NewMessage {
-        id: MessageId::new(id).unwrap(),
-        payload: format!("{{\"id\":\"{id}\"}}"),
-        headers: Headers::new(),
-        delay: Duration::ZERO,
-        retention: Duration::from_secs(60),
-    }
-}
-
-pub(crate) fn post(key: &str, id: &str) -> Enqueue {
-    Enqueue { entity: entity(key), messages: vec![message(id)], backlog_limit: 1_000_000, lock: None }
-}
-
-pub(crate) fn request() -> LockRequest {
-    LockRequest { nonce: Nonce::from_random(unique()), length: Duration::from_secs(30), max_batch: 64 }
-}
-
-pub(crate) fn commit(lease: &Lease, acked: Vec<MessageId>) -> Commit {
-    Commit {
-        id: CommitId::from_random(unique()),
-        lease: lease.clone(),
-        state: Some(NewState { json: "{\"value\":1}".into(), state_version: 1 }),
-        acked,
-        verdict: Verdict::Proceed,
-        effects: vec![],
-        batch_limit: 64,
-        next: Next::Batch { max: 64 },
-    }
-}
-
-pub(crate) async fn ok(queue: &RedisQueue, item: Enqueue) -> Enqueued {
-    queue.enqueue(&[item]).await.remove(0).unwrap()
-}
-
-pub(crate) async fn lock(queue: &RedisQueue, key: &str) -> Option<Grant> {
-    queue.try_lock(&[TryLock { entity: entity(key), request: request() }]).await.remove(0).unwrap()
-}
 
 /// A name that no other test has.
 pub(crate) fn random() -> String {

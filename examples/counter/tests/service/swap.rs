@@ -67,6 +67,6 @@ fn every_answer_is_the_same_over_all_databases() {
         [Service::Postgres, Service::Mongo, Service::MongoStandalone, Service::Redis, Service::RedisCluster]
     {
         let server = servers::own(service);
-        assert_eq!(play(&server.url()), expected, "over {service:?}");
+        assert_eq!(play(server.url()), expected, "over {service:?}");
     }
 }
