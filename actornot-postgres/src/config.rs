@@ -53,8 +53,10 @@ impl PostgresConfig {
         self
     }
 
-    /// How long a call waits for a connection, and again for a lock, before it answers
-    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s; at most an hour.
+    /// How long a call waits for a connection before it answers
+    /// [`Unavailable`](actornot_core::ErrorKind::Unavailable). Default: 5 s; at most an hour. For a lock that somebody
+    /// keeps, and for what deadlocks, it waits half a second at most, so that it does not hold up the calls behind it;
+    /// a mailbox repeats it.
     ///
     /// A server that takes a call and never answers is given up after twice that, and 5 s, with an
     /// [`UnknownOutcome`](actornot_core::ErrorKind::UnknownOutcome).
@@ -71,7 +73,7 @@ impl PostgresConfig {
         self
     }
 
-    /// There is a pooler in transaction (or statement) mode in between: no statement is kept prepared.
+    /// There is a pooler in transaction mode in between (statement mode cannot work): no statement is kept prepared.
     ///
     /// Each call is an explicit transaction then, of four round trips to the pooler instead of one.
     #[must_use]

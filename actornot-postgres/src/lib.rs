@@ -62,7 +62,7 @@ impl PostgresQueue {
     /// # Errors
     /// [`Invalid`](actornot_core::ErrorKind::Invalid) for a URL or a value that is none;
     /// [`Incompatible`](actornot_core::ErrorKind::Incompatible) for a database that does not exist, a server that is too
-    /// old, settings that void durability, an installation of a newer version, and a missing one that
+    /// old, settings that void durability, an installation that only newer versions may use, and a missing one that
     /// [`never_install`](PostgresConfig::never_install) keeps from being made;
     /// [`AccessDenied`](actornot_core::ErrorKind::AccessDenied) for a wrong password or a missing grant;
     /// [`ReadOnly`](actornot_core::ErrorKind::ReadOnly) for a standby;
