@@ -9,8 +9,8 @@ use crate::errand::Errand;
 use crate::group::Verb;
 use crate::seam::BoxFuture;
 use crate::{
-    Admission, Commit, Enqueue, Enqueued, EntityId, Envelope, Error, Grant, Lease, Limits, LockableQueue,
-    Retry, TryLock, Updated,
+    Admission, Commit, Enqueue, Enqueued, EntityId, Envelope, Error, ErrorKind, Grant, Lease, Limits,
+    LockableQueue, Retry, TryLock, Updated,
 };
 
 /// Posts: those for the same entity share an item, and the first of them may bring back the lock.
@@ -95,11 +95,22 @@ impl Verb for Posts {
                 .into_iter()
                 .map(|(item, nth)| match admissions.get(item) {
                     Some(Ok(admissions)) => admissions.get(nth).copied().ok_or_else(short_answer),
-                    Some(Err(error)) => Err(error.clone()),
+                    Some(Err(error)) => Err(refused(error, items[item].messages.len())),
                     None => Err(short_answer()),
                 })
                 .collect()
         })
+    }
+}
+
+/// A value of one message may be what its whole item was refused for.
+fn refused(error: &Error, messages: usize) -> Error {
+    use ErrorKind::{Conflict, Corrupt, Invalid, TooLarge};
+    match error.kind() {
+        Invalid { .. } | TooLarge { .. } | Conflict | Corrupt if !error.is_shared() => {
+            error.clone().shared_by(messages)
+        }
+        _ => error.clone(),
     }
 }
 

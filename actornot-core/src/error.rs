@@ -16,6 +16,8 @@ struct Inner {
     retry: Retry,
     message: String,
     entity: Option<EntityId>,
+    /// Another item of the same slice may be to blame.
+    shared: bool,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -95,7 +97,14 @@ impl Error {
             BacklogFull { .. } | Unavailable | StorageFull => Retry::Safe,
             UnknownOutcome => Retry::SameId,
         };
-        Self(Box::new(Inner { kind, retry, message: message.into(), entity: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            retry,
+            message: message.into(),
+            entity: None,
+            shared: false,
+            source: None,
+        }))
     }
 
     /// A value that can never be accepted.
@@ -163,6 +172,25 @@ impl Error {
     /// One error for each of `n` items of a slice: for a call that failed as a whole.
     pub fn for_each<T>(&self, n: usize) -> Vec<Result<T, Error>> {
         (0..n).map(|_| Err(self.clone())).collect()
+    }
+
+    /// One error for each of `n` items of a slice: for a call that failed as a whole because of some of them, and nobody
+    /// knows which.
+    ///
+    /// Nothing of the slice was applied. The loop makes the call again in smaller slices, so that it finds them and
+    /// their neighbours pass.
+    pub fn for_some_of<T>(&self, n: usize) -> Vec<Result<T, Error>> {
+        self.clone().shared_by(n).for_each(n)
+    }
+
+    pub(crate) fn shared_by(mut self, n: usize) -> Self {
+        self.0.shared = n > 1;
+        self
+    }
+
+    /// Whether another item of the same slice may be to blame.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.shared
     }
 }
 

@@ -8,8 +8,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::seam::{BoxFuture, Seam};
+use crate::seam::{BoxFuture, Mistake, Seam};
 use crate::{Error, ErrorKind, Retry};
+
+/// Into so many slices one that was refused as a whole is split. More than two: while its offender is looked for, its
+/// neighbours wait, perhaps for a lock, once for each size of slice.
+const SPLIT: usize = 8;
 
 /// One verb of the contract, as a group calls it.
 pub(crate) trait Verb: Send + Sync + 'static {
@@ -47,6 +51,8 @@ struct Call<V: Verb> {
     deadline: Instant,
     /// An earlier try may have been applied, so the final error must not claim that nothing was.
     unknown: bool,
+    /// The most calls it may travel with. One that was refused in company goes again in a smaller slice.
+    company: usize,
 }
 
 impl<V: Verb> Group<V> {
@@ -58,7 +64,8 @@ impl<V: Verb> Group<V> {
     /// Makes a call. Dropping the future forgets the answer; the call goes on.
     pub(crate) async fn call(self: &Arc<Self>, ask: V::Ask) -> Result<V::Answer, Error> {
         let (answer, answered) = oneshot::channel();
-        let call = Call { ask, answer, deadline: self.seam.now() + self.call_timeout, unknown: false };
+        let deadline = self.seam.now() + self.call_timeout;
+        let call = Call { ask, answer, deadline, unknown: false, company: usize::MAX };
         let start = {
             let mut waiting = self.waiting();
             if waiting.calls.len() >= self.limit {
@@ -92,6 +99,12 @@ impl<V: Verb> Group<V> {
             return None;
         }
         let n = self.verb.cut(&mut waiting.calls.iter().map(|call| &call.ask)).clamp(1, waiting.calls.len());
+        let mut most = n;
+        let fits = |(place, call): &(usize, &Call<V>)| {
+            most = most.min(call.company);
+            *place < most
+        };
+        let n = waiting.calls.iter().enumerate().take_while(fits).count();
         Some(waiting.calls.drain(..n).collect())
     }
 
@@ -113,9 +126,14 @@ impl<V: Verb> Group<V> {
             return Vec::new();
         }
         let now = self.seam.now();
+        let splits = self.seam.mistake() != Some(Mistake::SliceNeverSplit);
         let mut again = Vec::new();
         for (mut call, answer) in slice.into_iter().zip(answers) {
             match answer {
+                Err(error) if error.is_shared() && asks.len() > 1 && now < call.deadline && splits => {
+                    call.company = asks.len().div_ceil(SPLIT);
+                    again.push(call);
+                }
                 Err(error) if transient(&error) && now < call.deadline => {
                     call.unknown |= error.retry() == Retry::SameId;
                     again.push(call);
@@ -140,8 +158,9 @@ impl<V: Verb> Flight<V> {
         while let Some(slice) = group.next() {
             let calls = slice.len();
             let again = group.trip(slice).await;
-            // One that cannot be served goes round with the others; only when nobody was served is it time to wait.
-            let stuck = again.len() == calls;
+            // One that cannot be served goes round with the others; only when nobody was served, and nobody is to be
+            // tried in smaller company, is it time to wait.
+            let stuck = again.len() == calls && again.iter().all(|call| call.company >= calls);
             // Behind the others: those that cannot be served hold up nobody. No order is promised among calls none of
             // which has returned.
             group.waiting().calls.extend(again);

@@ -15,6 +15,8 @@ use crate::{Commit, EntityId, Error, Grant, Inspect, Lease, LockRequest, NewMess
 /// To ensure correctness, every verb
 /// - takes a slice and returns **one result for each item, in the same order**. An entity occurs at most once in a
 ///   slice. One item's failure never fails its neighbours; a failure of the whole call is repeated for each item.
+///   Where the database refuses a whole slice for one of its items, answer with
+///   [`Error::for_some_of`], and the loop finds it by smaller slices.
 /// - is **atomic per entity** on the server: all of it or nothing.
 /// - is **repeatable** by the id its caller chose (message id, [`Nonce`], [`CommitId`](crate::CommitId)): repeated
 ///   after an unknown outcome it is applied once and answers as if it were the first time, even when the first

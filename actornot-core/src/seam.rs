@@ -44,6 +44,8 @@ pub enum Mistake {
     LostGrantForgotten,
     /// A lease that was handed back after its wait in line leaves its queue to nobody.
     LateLeaseLeftToNobody,
+    /// A slice that was refused as a whole is not split, and its neighbours fail with the offender.
+    SliceNeverSplit,
     /// A run whose own budget is spent forgets those who joined it.
     SpentBudgetForOthers,
 }

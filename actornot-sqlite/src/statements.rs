@@ -245,7 +245,7 @@ pub(crate) const GET_VERSION: &str = "SELECT sqlite_version()";
 /// Whether the schema was created.
 pub(crate) const HAS_META: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'actornot_meta'";
 /// Which version of it.
-pub(crate) const GET_SCHEMA: &str = "SELECT version FROM actornot_meta";
+pub(crate) const GET_SCHEMA: &str = "SELECT version, oldest FROM actornot_meta";
 
 /// Changes nothing, but fails on a file that cannot be written, where BEGIN IMMEDIATE quietly begins a read.
 pub(crate) const TRY_WRITE: &str = "UPDATE actornot_meta SET version = version WHERE version < 0";
@@ -253,8 +253,8 @@ pub(crate) const TRY_WRITE: &str = "UPDATE actornot_meta SET version = version W
 /// The schema, version 1. STRICT keeps every column what the row decoder expects. The tables carry a prefix, for
 /// they may stand in the user's own database.
 pub(crate) const SCHEMA: &str = "
-    CREATE TABLE actornot_meta (version INTEGER NOT NULL) STRICT;
-    INSERT INTO actornot_meta (version) VALUES (1);
+    CREATE TABLE actornot_meta (version INTEGER NOT NULL, oldest INTEGER NOT NULL) STRICT;
+    INSERT INTO actornot_meta (version, oldest) VALUES (1, 1);
 
     -- Narrow, and apart from the state: it is rewritten by every verb.
     CREATE TABLE actornot_entity (

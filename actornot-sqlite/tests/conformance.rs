@@ -88,5 +88,7 @@ async fn backend() -> SqliteBackend {
     SqliteBackend { dir: TempDir::new().unwrap() }
 }
 
-actornot_testkit::conformance!(real crate::backend);
+mod several_processes_on_one_file {
+    actornot_testkit::conformance!(real crate::backend);
+}
 actornot_testkit::crashes!(crate::backend, crate::SqliteBackend);

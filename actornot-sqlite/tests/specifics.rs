@@ -39,10 +39,14 @@ async fn memory_is_refused_unless_it_is_allowed_by_name() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_and_both_versions_are_named() {
+async fn a_newer_schema_is_used_or_refused_as_it_says_and_then_both_versions_are_named() {
     let dir = TempDir::new().unwrap();
     drop(open(&dir).await);
     sql(&mut outside(&dir).await, "UPDATE actornot_meta SET version = 7").await;
+    let queue = SqliteQueue::connect(&url(&dir)).await.unwrap();
+    ok(&queue, post("a", "this version may still be used")).await;
+
+    sql(&mut outside(&dir).await, "UPDATE actornot_meta SET oldest = 7").await;
     let error = SqliteQueue::connect(&url(&dir)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     assert!(error.to_string().contains("version 7") && error.to_string().contains("version 1"), "{error}");

@@ -70,6 +70,8 @@ pub(crate) struct Gate {
     halt: Mutex<Option<Halt>>,
     /// Posts to entities whose key starts so cannot be served.
     shut: OnceLock<&'static str>,
+    /// A call is refused as a whole for an entity or a message whose name starts so.
+    spoilt: OnceLock<&'static str>,
 }
 
 /// The call at which a process stands still, until it is killed.
@@ -87,6 +89,7 @@ impl Gate {
             calls: Mutex::default(),
             halt: Mutex::default(),
             shut: OnceLock::new(),
+            spoilt: OnceLock::new(),
         })
     }
 
@@ -123,6 +126,17 @@ impl Gate {
 
     fn is_shut(&self, entity: &EntityId) -> bool {
         self.shut.get().is_some_and(|keys| entity.key().starts_with(keys))
+    }
+
+    /// From now on, calls are refused as a whole for an entity or a message whose name starts so.
+    pub(crate) fn spoil(&self, names: &'static str) {
+        let _ = self.spoilt.set(names);
+    }
+
+    /// What a database says that refuses a value, and with it the statement.
+    fn refused(&self, mut names: impl Iterator<Item = impl AsRef<str>>) -> Option<Error> {
+        let spoilt = self.spoilt.get()?;
+        names.any(|name| name.as_ref().starts_with(spoilt)).then(|| Error::invalid("value", "is spoilt"))
     }
 
     /// How often a verb was called.

@@ -24,17 +24,23 @@ pub mod crash;
 #[cfg(feature = "suite")]
 mod gate;
 #[cfg(feature = "suite")]
+pub mod items;
+#[cfg(feature = "suite")]
 mod lab;
 #[cfg(feature = "suite")]
 mod list;
 #[cfg(feature = "suite")]
 pub mod oddities;
 #[cfg(feature = "suite")]
+pub mod outage;
+#[cfg(feature = "suite")]
 mod process;
 #[cfg(feature = "suite")]
 mod run;
 #[cfg(feature = "suite")]
 pub mod saboteurs;
+#[cfg(feature = "servers")]
+pub mod servers;
 #[cfg(feature = "suite")]
 mod verdict;
 #[cfg(feature = "suite")]

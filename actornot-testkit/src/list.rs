@@ -11,6 +11,7 @@ macro_rules! for_each_behaviour {
                 payloads_survive_byte_for_byte: G1,
                 headers_travel_with_their_message: G1,
                 keys_are_told_apart_byte_for_byte: G3,
+                ids_are_told_apart_byte_for_byte: G7,
                 an_id_is_accepted_once: G7,
                 the_first_payload_of_an_id_wins: G7,
                 an_id_is_remembered_after_it_was_handled: G7,
@@ -46,6 +47,7 @@ macro_rules! for_each_behaviour {
             }
             commit {
                 state_and_acknowledgement_are_stored_together: G4,
+                states_survive_byte_for_byte: G1,
                 every_commit_of_a_state_counts_its_version: G4,
                 a_holder_that_was_taken_over_changes_nothing: G3,
                 a_commit_under_an_older_fence_changes_nothing: G3,
@@ -59,12 +61,16 @@ macro_rules! for_each_behaviour {
                 what_came_before_the_batch_meanwhile_is_not_acknowledged_with_it: G4,
                 a_holder_looks_at_the_queue_before_it_lets_go: G5,
                 a_holder_can_let_go_of_a_full_queue: G5,
-                a_send_arrives_with_its_commit: G4,
-                a_send_arrives_once: G4,
-                a_send_passes_the_backlog_limit: G4,
-                two_that_send_to_each_other_both_commit: G8,
                 an_effect_that_is_not_claimed_is_unsupported: G4,
                 a_large_state_and_payload_survive: G1,
+            }
+            send {
+                a_send_arrives_with_its_commit: G4,
+                a_send_arrives_once: G4,
+                sends_keep_their_order: G2,
+                a_dropped_commit_makes_all_of_its_sends_or_none: G4,
+                a_send_passes_the_backlog_limit: G4,
+                two_that_send_to_each_other_both_commit: G8,
             }
             poison {
                 an_attempt_is_counted_before_it_is_run: G6,
@@ -84,6 +90,8 @@ macro_rules! for_each_behaviour {
                 answers_come_in_the_order_of_the_slice: G8,
                 one_that_fails_does_not_fail_its_neighbours: G8,
                 opposite_orders_do_not_deadlock: G8,
+                a_full_batch_of_the_largest_payloads_is_handed_out: G1,
+                a_slice_of_the_largest_states_is_applied: G8,
             }
             due {
                 a_queued_message_of_an_asked_kind_is_reported: G5,
@@ -101,6 +109,7 @@ macro_rules! for_each_behaviour {
                 a_message_can_be_located: G6,
                 why_tells_what_an_entity_waits_for: G6,
                 a_purge_leaves_nothing_to_be_seen: G6,
+                a_purge_amid_posts_strands_nothing: G5,
             }
             race {
                 a_post_just_before_a_release_is_not_stranded: G5,
@@ -145,6 +154,8 @@ macro_rules! for_each_behaviour {
                 a_hot_entity_that_waited_too_long_in_line_goes_on: G5,
                 stuck_handlers_do_not_hide_others_from_a_sweep: G8,
                 posts_that_cannot_be_served_do_not_hold_up_others: G8,
+                a_post_that_is_refused_fails_alone: G8,
+                a_message_that_is_refused_fails_alone: G8,
             }
             failing {
                 a_failed_message_is_retried_in_its_place: G2,

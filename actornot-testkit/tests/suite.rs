@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actornot_testkit::oddities::ODDITIES;
 use actornot_testkit::saboteurs::{SABOTEURS, Saboteur};
-use actornot_testkit::{ALL, Behaviour, Check, MemoryBackend, Verdict};
+use actornot_testkit::{ALL, Backend, Behaviour, Bug, Check, MemoryBackend, Verdict};
 
 /// Checks a behaviour under a paused clock. A broken queue can keep it spinning, and then that clock stands still, so
 /// the patience is that of a real one.
@@ -122,6 +122,9 @@ fn every_verb_meets_every_fault() {
 #[test]
 fn the_size_of_the_suite_is_told() {
     println!("{} behaviours, {} saboteurs, {} oddities", ALL.len(), SABOTEURS.len(), ODDITIES.len());
+    for behaviour in ALL {
+        println!("behaviour {} proves {}", behaviour.name, behaviour.guarantee);
+    }
     assert!(ALL.len() > SABOTEURS.len() && SABOTEURS.len() > ODDITIES.len());
 }
 
@@ -129,4 +132,20 @@ fn the_size_of_the_suite_is_told() {
 fn names_are_used_once() {
     let names: BTreeSet<&str> = ALL.iter().map(|behaviour| behaviour.name).collect();
     assert_eq!(names.len(), ALL.len());
+}
+
+/// Runs the check for a killed server over a queue, from which nothing is taken away.
+async fn kill_nothing_under_load(backend: MemoryBackend) {
+    actornot_testkit::outage::kill_under_load(backend.open().await, || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_check_for_a_killed_server_passes_where_nothing_is_lost() {
+    kill_nothing_under_load(MemoryBackend::sound()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[should_panic(expected = "answered, and lost")]
+async fn the_check_for_a_killed_server_finds_what_was_lost() {
+    kill_nothing_under_load(MemoryBackend::with_bug(Bug::EnqueueLost)).await;
 }

@@ -16,8 +16,17 @@ pub(crate) fn cargo(arguments: &[&str]) -> Program {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut program = program(&cargo, arguments);
     program.shown = format!("cargo {}", arguments.join(" "));
+    // What cargo tells this task about itself makes build scripts that look at it run again, and all that is built
+    // on them is built again, each time that somebody goes back and forth between the task and plain cargo.
+    for (name, _) in std::env::vars_os() {
+        if ABOUT_US.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            program.command.env_remove(name);
+        }
+    }
     program
 }
+
+const ABOUT_US: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 pub(crate) fn program(name: &str, arguments: &[&str]) -> Program {
     let mut command = Command::new(name);

@@ -1,4 +1,4 @@
-//! The tasks of this workspace: `cargo xtask check | fix | test | bench`.
+//! The tasks of this workspace: `cargo xtask check | fix | test | matrix | servers | images | bench`.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // Printing is what it is for.
 
@@ -6,9 +6,12 @@ mod adapters;
 mod check;
 mod command;
 mod crates;
+mod images;
 mod license;
 mod light;
+mod matrix;
 mod names;
+mod servers;
 mod steps;
 mod suite;
 mod tally;
@@ -26,6 +29,10 @@ const USAGE: &str = "usage: cargo xtask <task>
   check   formatting, lints, documentation, and the rules of this workspace
   fix     formats, and applies what clippy can mend by itself
   test    every test and every example in the documentation; installs what a bare Debian or Ubuntu lacks
+  matrix  runs the conformance suite over every configuration and writes what it proves into the README
+  servers COMMAND ...
+          a command of yours while the database servers are up, which it finds in its environment
+  images  makes images of the servers where no registry can be reached, and tests the way through Docker
   bench   measures this machine";
 
 fn main() -> ExitCode {
@@ -35,6 +42,9 @@ fn main() -> ExitCode {
         ["check"] => check::check(),
         ["fix"] => fix(),
         ["test"] => test::test(),
+        ["matrix"] => test::matrix(),
+        ["servers", _, ..] => servers::task(&arguments[1..]),
+        ["images"] => images::images(),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 use crate::command::cargo;
 use crate::workspace::{adapters, read, rust_files};
 
-/// How large the suite is, as its own test says it.
+/// The suite, as its own test tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Suite {
+    pub(crate) size: Size,
+    /// Of each behaviour, the guarantee it proves.
+    pub(crate) guarantees: BTreeMap<String, String>,
+}
+
+/// How large it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) behaviours: usize,
@@ -13,14 +21,29 @@ pub(crate) struct Size {
     pub(crate) oddities: usize,
 }
 
-/// Asks the suite's own test, which has been run with all the others.
-pub(crate) fn size(found: &mut Option<Size>) -> Result<String, String> {
-    let suite = ["test", "--package", "actornot-testkit", "--test", "suite"];
-    cargo(&[&suite[..], &["--", "--exact", "the_size_of_the_suite_is_told", "--nocapture"]].concat())
-        .lines(|line| *found = found.or(Size::parse(line)))?;
-    match found {
-        Some(_) => Ok(String::new()),
-        None => Err("it did not print \"N behaviours, N saboteurs, N oddities\"".into()),
+impl Suite {
+    /// Asks the suite's own test, which has been run with all the others.
+    pub(crate) fn ask() -> Result<Self, String> {
+        let (mut size, mut guarantees) = (None, BTreeMap::new());
+        let suite = ["test", "--quiet", "--package", "actornot-testkit", "--test", "suite"];
+        let told =
+            cargo(&[&suite[..], &["--", "--exact", "the_size_of_the_suite_is_told", "--nocapture"]].concat());
+        for line in told.output()?.lines() {
+            size = size.or(Size::parse(line));
+            if let ["behaviour", name, "proves", guarantee] = line.split_whitespace().collect::<Vec<_>>()[..]
+            {
+                guarantees.insert(name.to_owned(), guarantee.to_owned());
+            }
+        }
+        match size {
+            Some(size) if size.behaviours == guarantees.len() => Ok(Self { size, guarantees }),
+            _ => Err("it did not tell its size and what each behaviour proves".into()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(guarantees: BTreeMap<String, String>) -> Self {
+        Self { size: Size { behaviours: guarantees.len(), saboteurs: 0, oddities: 0 }, guarantees }
     }
 }
 

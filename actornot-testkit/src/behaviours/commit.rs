@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actornot_core::{Effect, MessageId, NewState, Position, Updated};
 
-use crate::lab::{Draft, Lab, MINUTE, PAST_LEASE, delayed, entity, id, message, messages, names};
+use crate::lab::{Draft, Lab, PAST_LEASE, entity, id, message, messages, names};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn state_and_acknowledgement_are_stored_together(lab: &Lab) -> Check {
@@ -21,6 +21,29 @@ pub(crate) async fn state_and_acknowledgement_are_stored_together(lab: &Lab) -> 
     other.post(&alice, "b").await?;
     let granted = other.lock(&alice).await?.state.map(|state| state.json);
     scene.same("the state of the next grant", Some(r#"{"b":1,"a":2}"#.to_owned()), granted)
+}
+
+pub(crate) async fn states_survive_byte_for_byte(lab: &Lab) -> Check {
+    let scene = scene!(G1, given "states that a parser would rewrite", when "they are committed and read", usually "the state is stored as a parsed document instead of its text");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    let states = [
+        r#"{ "b" : 1 , "a" : [ 1.0 , 1e3, -0.0 ], "b" : 3 }"#,
+        r#""\u0000 \ud83d\ude00 \ud800""#,
+        r#"[18446744073709551615,-9223372036854775808,9007199254740993,5e-324]"#,
+        r#"{"$set":{"a.b":"$a"},"":"'"}"#,
+    ];
+    for (nth, state) in states.iter().enumerate() {
+        queue.post(&alice, &nth.to_string()).await?;
+        let grant = queue.lock(&alice).await?;
+        queue.commit(&queue.draft(&grant).state(state).release()).await?;
+        scene.same("the bytes", Some((*state).to_owned()), queue.state(&alice).await?)?;
+        queue.post(&alice, &format!("again {nth}")).await?;
+        let grant = queue.lock(&alice).await?;
+        let handed = grant.state.as_ref().map(|state| state.json.as_str());
+        scene.same("the bytes handed out", Some(*state), handed)?;
+        queue.commit(&queue.draft(&grant).release()).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn every_commit_of_a_state_counts_its_version(lab: &Lab) -> Check {
@@ -206,77 +229,6 @@ pub(crate) async fn a_holder_can_let_go_of_a_full_queue(lab: &Lab) -> Check {
     scene.same("the commit", Updated::Released { next_due: Some(Duration::ZERO) }, updated)?;
     scene.same("it is due", true, queue.is_due(&alice).await?)?;
     scene.same("the rest", vec!["b".to_owned()], lab.open().await.drain(&alice).await?)
-}
-
-pub(crate) async fn a_send_arrives_with_its_commit(lab: &Lab) -> Check {
-    let scene = scene!(G4, given "a run that sends to another entity, with another kind of delay, and to itself", when "it commits", usually "sends are made by the client, or not at all");
-    let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
-    queue.post(&alice, "a").await?;
-    let grant = queue.lock(&alice).await?;
-    let draft = queue
-        .draft(&grant)
-        .effect(crate::lab::send(&bob, message("to bob")))
-        .effect(crate::lab::send(&bob, delayed("later", MINUTE)))
-        .effect(crate::lab::send(&alice, message("to self")));
-    match queue.commit(&draft).await? {
-        Updated::Continue { fence, batch } => {
-            scene.same("what was sent to itself", vec!["to self".to_owned()], names(&batch))?;
-            let lease = actornot_core::Lease { fence, ..grant.lease };
-            queue.commit(&Draft::of(lab, &lease, &batch)).await?;
-        }
-        other => {
-            return Err(
-                scene.verdict("the lock is kept for its own message".to_owned(), format!("{other:?}"))
-            );
-        }
-    }
-    scene.same("bob is due", true, queue.is_due(&bob).await?)?;
-    scene.same("what bob was sent", vec!["to bob".to_owned()], queue.drain(&bob).await?)?;
-    lab.elapse(MINUTE).await;
-    scene.same("what bob was sent with a delay", vec!["later".to_owned()], queue.drain(&bob).await?)
-}
-
-pub(crate) async fn a_send_arrives_once(lab: &Lab) -> Check {
-    let scene = scene!(G4, given "a commit with a send whose reply was lost", when "it is repeated", usually "the send is made again by the repetition");
-    let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
-    queue.post(&alice, "a").await?;
-    let grant = queue.lock(&alice).await?;
-    let draft = queue.draft(&grant).effect(crate::lab::send(&bob, message("to bob")));
-    queue.commit(&draft).await?;
-    queue.commit(&draft).await?;
-    scene.same("what bob was sent", vec!["to bob".to_owned()], queue.drain(&bob).await?)
-}
-
-pub(crate) async fn a_send_passes_the_backlog_limit(lab: &Lab) -> Check {
-    let scene = scene!(G4, given "a target with a full backlog", when "a commit sends to it", usually "a full target refuses the send, which is then lost or stops the sender");
-    let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
-    let item = actornot_core::Enqueue { backlog_limit: 2, ..queue.enqueue(&bob, messages(&["1", "2"])) };
-    queue.send_item(&item).await?;
-    queue.post(&alice, "a").await?;
-    let grant = queue.lock(&alice).await?;
-    queue.commit(&queue.draft(&grant).effect(crate::lab::send(&bob, message("3")))).await?;
-    scene.same("bob's queue", vec!["1", "2", "3"], queue.queued(&bob).await?)
-}
-
-pub(crate) async fn two_that_send_to_each_other_both_commit(lab: &Lab) -> Check {
-    let scene = scene!(G8, given "alice and bob, held by two instances", when "they send to each other in commits made at the same time", usually "rows are locked in the order of sending: a deadlock");
-    let (one, two) = (lab.open().await, lab.open().await);
-    let (alice, bob) = (entity("alice"), entity("bob"));
-    for round in 0..4 {
-        let name = format!("start {round}");
-        one.post(&alice, &name).await?;
-        two.post(&bob, &name).await?;
-        let (a, b) = (one.lock_at_most(&alice, 1).await?, two.lock_at_most(&bob, 1).await?);
-        let a = one.draft(&a).effect(crate::lab::send(&bob, message(&format!("to bob {round}")))).release();
-        let b =
-            two.draft(&b).effect(crate::lab::send(&alice, message(&format!("to alice {round}")))).release();
-        let (a, b) = tokio::join!(one.commit(&a), two.commit(&b));
-        a?;
-        b?;
-        scene.same("alice", vec![format!("to alice {round}")], one.drain(&alice).await?)?;
-        scene.same("bob", vec![format!("to bob {round}")], one.drain(&bob).await?)?;
-    }
-    Ok(())
 }
 
 pub(crate) async fn an_effect_that_is_not_claimed_is_unsupported(lab: &Lab) -> Check {

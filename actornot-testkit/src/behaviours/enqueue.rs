@@ -25,16 +25,25 @@ pub(crate) async fn messages_are_handed_out_in_the_order_of_their_posts(lab: &La
 pub(crate) async fn payloads_survive_byte_for_byte(lab: &Lab) -> Check {
     let scene = scene!(G1, given "payloads that a parser would rewrite", when "they are handed out", usually "the payload is stored as a parsed document instead of its text");
     let (queue, alice) = (lab.open().await, entity("alice"));
+    // Deeper than a parser follows it, and a text field of its own in every database.
+    let nested = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     let payloads = [
         r#"{"b":1,"a":2,"b":3}"#,
         r#"{ "spaced" : [ 1.0 , 1e3,-0 ] }"#,
         r#""\u0000 \u0041 \ud83d\ude00""#,
+        r#""\ud800""#,
         "18446744073709551615",
+        "18446744073709551616",
         "-9223372036854775808",
+        "9007199254740993",
         "1.7976931348623157e308",
+        "5e-324",
+        "-0.0",
         "0.1000000000000000055511151231257827",
         r#"{"$where":"1","a.b":{"$set":1}}"#,
         "\"quotes ' % ? $1 :name é 🦀 \\n\"",
+        "\"$literal\"",
+        &nested,
     ];
     let named = |(nth, payload): (usize, &&str)| NewMessage {
         payload: (*payload).to_owned(),
@@ -69,17 +78,34 @@ pub(crate) async fn headers_travel_with_their_message(lab: &Lab) -> Check {
 pub(crate) async fn keys_are_told_apart_byte_for_byte(lab: &Lab) -> Check {
     let scene = scene!(G3, given "keys that differ in little, or look like syntax", when "each is posted to", usually "a collation, an escape, or a prefix that folds two keys into one");
     let queue = lab.open().await;
-    let long = "k".repeat(512);
+    let (long, crabs) = ("k".repeat(512), "🦀".repeat(128));
     let keys = [
-        "a", "A", "a ", "á", "a\u{301}", "$a", ".a", "{a}", "a:b", "a*", "a'", "a\"", "a%", "a\n", "🦀",
-        "a/b", "a\\", &long,
+        "a", "A", "a ", " a", "á", "a\u{301}", "$a", ".a", "a.b", "{a}", "{", "a}", "a:b", "a*", "a'", "a\"",
+        "a%", "a_", "a\n", "🦀", "a/b", "a\\", "a\u{1}", "null", "1", "[\"a\"]", &long, &crabs,
     ];
     for key in keys {
         let entity = entity(key);
         scene.same(key, Accepted, queue.post(&entity, "same").await?)?;
         scene.same(key, vec!["same".to_owned()], queue.queued(&entity).await?)?;
     }
-    scene.same("the number of entities", keys.len(), queue.queue.list("thing", None, 100).await?.len())
+    let listed = queue.queue.list("thing", None, 100).await?;
+    let mut sorted = keys.to_vec();
+    sorted.sort_unstable();
+    let listed: Vec<&str> = listed.iter().map(|(entity, _)| entity.key()).collect();
+    scene.same("the entities, in the order of their keys' bytes", sorted, listed)
+}
+
+pub(crate) async fn ids_are_told_apart_byte_for_byte(lab: &Lab) -> Check {
+    let scene = scene!(G7, given "ids that differ in little, or look like syntax", when "each is posted twice, and handled", usually "a collation, an escape, or a prefix that folds two ids into one");
+    let (queue, alice, long) = (lab.open().await, entity("alice"), "i".repeat(256));
+    let ids = [
+        "a", "A", "a ", "á", "a\u{301}", "$a", "a.b", "{a}", "a:b", "a*", "a'", "a\"", "a%", "a\n", "🦀",
+        "a/b", "a\\", "a b", "1", "null", &long,
+    ];
+    scene.same("at first", vec![Accepted; ids.len()], queue.post_all(&alice, messages(&ids)).await?)?;
+    scene.same("again", vec![Duplicate; ids.len()], queue.post_all(&alice, messages(&ids)).await?)?;
+    scene.same("the order", ids.to_vec(), queue.drain(&alice).await?)?;
+    scene.same("once handled", vec![Duplicate; ids.len()], queue.post_all(&alice, messages(&ids)).await?)
 }
 
 pub(crate) async fn an_id_is_accepted_once(lab: &Lab) -> Check {

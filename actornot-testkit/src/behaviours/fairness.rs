@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use actornot_core::Settled;
 use actornot_core::seam::BoxFuture;
+use actornot_core::{Error, Receipt, Settled};
 
+use crate::gate::{Point, Verb};
 use crate::lab::Lab;
 use crate::process::{Act, Process, line, sent};
 use crate::verdict::{Check, scene};
@@ -132,4 +133,53 @@ pub(crate) async fn posts_that_cannot_be_served_do_not_hold_up_others(lab: &Lab)
         () = given_up => return Err(scene.verdict("an answer".to_owned(), "the others' patience ends first".to_owned())),
     };
     scene.same("the message", Settled::Handled, process.settled(&receipt).await?)
+}
+
+/// Posts these, to whom and with what id, in one trip, of which the database refuses what is called `bad`; says which
+/// were refused.
+async fn in_one_trip(process: &Process, posts: &[(&str, &str)]) -> Result<Vec<bool>, Error> {
+    process.gate.spoil("bad");
+    let mut hold = process.gate.hold(Verb::Enqueue, Point::Before);
+    let post = |key, id| -> BoxFuture<'_, Result<Receipt, Error>> {
+        Box::pin(process.mailbox.post(key, line(id, Act::Say)).id(id).into_future())
+    };
+    let mut first = [post("first", "a")];
+    sent(&mut first).await;
+    hold.reached().await;
+    // They wait for the one that is held, and so travel together.
+    let mut rest: Vec<_> = posts.iter().map(|(key, id)| post(key, id)).collect();
+    sent(&mut rest).await;
+    hold.go_on();
+    let mut refused = Vec::new();
+    for post in rest {
+        let posted = post.await;
+        refused.push(posted.is_err());
+        if let Ok(receipt) = posted {
+            process.settled(&receipt).await?;
+        }
+    }
+    Ok(refused)
+}
+
+pub(crate) async fn a_post_that_is_refused_fails_alone(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "a database that refuses a whole slice for one of its items", when "many are posted to, one of them such that it is refused", usually "the answer to the slice is passed on to each of its posts");
+    let process = lab.process().await;
+    let keys: Vec<String> =
+        (0..20).map(|n| if n == 7 { "bad".to_owned() } else { format!("k{n}") }).collect();
+    let posts: Vec<(&str, &str)> = keys.iter().map(|key| (&**key, "a")).collect();
+    let expected: Vec<bool> = keys.iter().map(|key| key == "bad").collect();
+    scene.same("which were refused", expected, in_one_trip(&process, &posts).await?)?;
+    scene.same("what another said", vec!["a"], process.said("k19").await?)?;
+    scene.same("what the refused one said", Vec::<String>::new(), process.said("bad").await?)
+}
+
+pub(crate) async fn a_message_that_is_refused_fails_alone(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "a message that the database refuses", when "it travels with others to the same entity", usually "the answer to the entity's item is passed on to each of its messages");
+    let process = lab.process().await;
+    let posts = [("alice", "a"), ("alice", "bad"), ("alice", "c")];
+    scene.same("which were refused", vec![false, true, false], in_one_trip(&process, &posts).await?)?;
+    let mut said = process.said("alice").await?;
+    // They were under way at the same time: no order is promised.
+    said.sort_unstable();
+    scene.same("what was said", vec!["a", "c"], said)
 }

@@ -106,3 +106,30 @@ pub(crate) async fn a_purge_leaves_nothing_to_be_seen(lab: &Lab) -> Check {
     queue.post(&alice, "new").await?;
     scene.same("what is handed out afterwards", vec!["new".to_owned()], queue.drain(&alice).await?)
 }
+
+pub(crate) async fn a_purge_amid_posts_strands_nothing(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "an entity with a message, two instances that post to it, and one that purges it, all at once", when "it is posted to once more, and run", usually "a purge in several steps takes away what a post has just told the entity");
+    let (one, two, three) = (lab.open().await, lab.open().await, lab.open().await);
+    for round in 0..8 {
+        let alice = entity(&format!("k{round}"));
+        one.post(&alice, "before").await?;
+        let (purged, during, later) = tokio::join!(
+            one.queue.purge(&alice),
+            two.post(&alice, "during"),
+            three.post_all(&alice, vec![delayed("later", MINUTE)]),
+        );
+        scene.same("whether there was something to purge", true, purged?)?;
+        during?;
+        later?;
+        one.post(&alice, "after").await?;
+        lab.elapse(MINUTE * 2).await;
+        let mut seen = two.drain(&alice).await?;
+        scene.holds("what was posted afterwards is run", seen.contains(&"after".to_owned()), &seen)?;
+        // What was posted at the same time came before the purge or after it.
+        seen.retain(|name| !["during", "later", "after"].contains(&&**name));
+        scene.same("what was posted before", Vec::<String>::new(), seen)?;
+        scene.same("what is pending", 0, two.pending(&alice).await?)?;
+        scene.same("whether it is due", false, two.is_due(&alice).await?)?;
+    }
+    Ok(())
+}

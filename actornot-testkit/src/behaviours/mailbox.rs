@@ -133,6 +133,12 @@ pub(crate) async fn what_is_over_a_limit_is_refused_by_name(lab: &Lab) -> Check 
         scene.same("the refusal", Some((name, Retry::Never)), observed)?;
     }
     scene.same("calls to the database", 0, process.gate.calls(Verb::Enqueue))?;
+    let body = |bytes: usize| format!("{:bytes$}", r#"{"name":"a","act":"Say"}"#);
+    let over = process.mailbox.post_json("bob", body(201)).await.err().map(|error| error.kind());
+    let over_by_one = ErrorKind::TooLarge { field: "payload", size: 201, limit: 200 };
+    scene.same("a byte over the limit", Some(over_by_one), over)?;
+    let receipt = process.mailbox.post_json("bob", body(200)).await?;
+    scene.same("at the limit", Settled::Handled, process.settled(&receipt).await?)?;
     for name in ["a", "b"] {
         post("alice", name).only_enqueue().await?;
     }

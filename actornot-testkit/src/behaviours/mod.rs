@@ -14,6 +14,7 @@ pub(crate) mod mailbox;
 pub(crate) mod modes;
 pub(crate) mod poison;
 pub(crate) mod race;
+pub(crate) mod send;
 pub(crate) mod slice;
 
 use fault::{POLLS, dropped_after};

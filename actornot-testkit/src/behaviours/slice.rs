@@ -85,3 +85,45 @@ pub(crate) async fn opposite_orders_do_not_deadlock(lab: &Lab) -> Check {
     }
     Ok(())
 }
+
+pub(crate) async fn a_full_batch_of_the_largest_payloads_is_handed_out(lab: &Lab) -> Check {
+    let scene = scene!(G1, given "a full batch of the largest payloads that the limits allow, and a state of the largest size", when "it is handed out and committed, in as many batches as it takes", usually "all of it must fit into one document of the database's protocol, or what did not fit is taken for the end of the queue");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    let limits = actornot_core::Limits::default();
+    queue.post(&alice, "first").await?;
+    let grant = queue.lock(&alice).await?;
+    queue.commit(&queue.draft(&grant).state(&largest(limits.state_bytes)).release()).await?;
+    let ids: Vec<String> = (0..64).map(|n| format!("{n:02}")).collect();
+    for some in ids.chunks(8) {
+        let mut posted = messages(&some.iter().map(String::as_str).collect::<Vec<_>>());
+        for message in &mut posted {
+            message.payload = largest(limits.payload_bytes);
+        }
+        queue.post_all(&alice, posted).await?;
+    }
+    scene.same("what was handed out, in order", ids, queue.drain(&alice).await?)?;
+    scene.same("what is left", 0, queue.pending(&alice).await?)
+}
+
+pub(crate) async fn a_slice_of_the_largest_states_is_applied(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "a full slice of commits", when "each has a state of the largest size that the limits allow", usually "a slice is one command, whatever its size");
+    let queue = lab.open().await;
+    let state = largest(actornot_core::Limits::default().state_bytes);
+    let mut commits = Vec::new();
+    for key in (0..64).map(|n| format!("k{n}")) {
+        queue.post(&entity(&key), "1").await?;
+        let grant = queue.lock(&entity(&key)).await?;
+        commits.push(queue.draft(&grant).state(&state).release().0);
+    }
+    for (commit, answer) in commits.iter().zip(queue.queue.update_locked(&commits).await) {
+        scene.same("the commit", actornot_core::Updated::Released { next_due: None }, answer?)?;
+        let stored = queue.state(&commit.lease.entity).await?;
+        scene.holds("the state", stored.as_ref() == Some(&state), stored.map(|state| state.len()))?;
+    }
+    Ok(())
+}
+
+/// JSON of so many bytes.
+fn largest(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}

@@ -18,6 +18,11 @@ pub(crate) struct Gated(pub(crate) Arc<Gate>);
 #[async_trait]
 impl LockableQueue for Gated {
     async fn enqueue(&self, items: &[Enqueue]) -> Vec<Result<Enqueued, Error>> {
+        let messages = items.iter().flat_map(|item| item.messages.iter().map(|message| message.id.as_str()));
+        let names = items.iter().map(|item| item.entity.key()).chain(messages);
+        if let Some(error) = self.0.refused(names) {
+            return error.for_some_of(items.len());
+        }
         let served: Vec<Enqueue> =
             items.iter().filter(|item| !self.0.is_shut(&item.entity)).cloned().collect();
         let call = self.0.inner.enqueue(&served);
@@ -36,6 +41,9 @@ impl LockableQueue for Gated {
     }
 
     async fn update_locked(&self, commits: &[Commit]) -> Vec<Result<Updated, Error>> {
+        if let Some(error) = self.0.refused(commits.iter().map(|commit| commit.lease.entity.key())) {
+            return error.for_some_of(commits.len());
+        }
         self.0.each(Verb::Update, commits.len(), self.0.inner.update_locked(commits)).await
     }
 

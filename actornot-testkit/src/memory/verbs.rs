@@ -54,7 +54,8 @@ impl Store {
         let full = self.row(&item.entity).pending() >= item.backlog_limit && bug != Some(Bug::BacklogIgnored);
         let known = |((entity, id), expires): (&(EntityId, actornot_core::MessageId), &At)| {
             (*entity == name || bug == Some(Bug::SeenAcrossEntities))
-                && *id == message.id
+                && (*id == message.id
+                    || bug == Some(Bug::IdsFoldCase) && id.as_str().eq_ignore_ascii_case(message.id.as_str()))
                 && (now < *expires || bug == Some(Bug::RetentionForever))
         };
         if full && bug == Some(Bug::BacklogFullForgetsDuplicates) {
@@ -306,10 +307,10 @@ impl Row {
         if let Some(state) = commit.state.as_ref().filter(|_| bug != Some(Bug::StateLost)) {
             let version = self.state.as_ref().map_or(0, |state| state.version);
             self.state = Some(StoredState {
-                json: if bug == Some(Bug::StateCut) {
-                    state.json.chars().take(65535).collect()
-                } else {
-                    state.json.clone()
+                json: match bug {
+                    Some(Bug::StateCut) => state.json.chars().take(65535).collect(),
+                    Some(Bug::StateRewritten) => rewritten(&state.json),
+                    _ => state.json.clone(),
                 },
                 version: if bug == Some(Bug::VersionStuck) { version.max(1) } else { version + 1 },
                 state_version: if bug == Some(Bug::StateVersionLost) { 1 } else { state.state_version },

@@ -4,15 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{Error, LockableQueue};
+use actornot_mongo::{MongoConfig, MongoQueue};
+use actornot_postgres::{PostgresConfig, PostgresQueue};
+use actornot_redis::{RedisConfig, RedisQueue};
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
 
-/// One line for each arm of [`open`].
-pub(crate) const SUPPORTED: &str = "sqlite:FILE";
+/// The arms of [`open`].
+pub(crate) const SUPPORTED: &str =
+    "sqlite:FILE, postgres://, mongodb://, mongodb+srv://, redis://, rediss://";
 
 /// Opens the database of a URL; a call to it waits at most `patience` for others.
 pub(crate) async fn open(url: &str, patience: Duration) -> Result<Arc<dyn LockableQueue>, Error> {
     match scheme(url) {
         "sqlite" => Ok(Arc::new(SqliteQueue::open(SqliteConfig::new(url).busy_timeout(patience)).await?)),
+        "postgres" | "postgresql" => {
+            Ok(Arc::new(PostgresQueue::open(PostgresConfig::new(url).patience(patience)).await?))
+        }
+        "mongodb" | "mongodb+srv" => {
+            Ok(Arc::new(MongoQueue::open(MongoConfig::new(url).patience(patience)).await?))
+        }
+        "redis" | "rediss" => Ok(Arc::new(RedisQueue::open(RedisConfig::new(url).patience(patience)).await?)),
         // The URL itself may hold a password: only its scheme is repeated.
         "" => Err(Error::invalid("database", format!("is not a URL; supported: {SUPPORTED}"))),
         other => Err(Error::invalid(

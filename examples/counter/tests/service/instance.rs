@@ -24,8 +24,12 @@ pub(crate) fn database(dir: &TempDir) -> String {
 
 impl Instance {
     pub(crate) fn start(dir: &TempDir, options: &[&str]) -> Self {
+        Self::start_on(&database(dir), options)
+    }
+
+    pub(crate) fn start_on(database: &str, options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_counter"))
-            .args(["--listen", "127.0.0.1:0", "--database", &database(dir)])
+            .args(["--listen", "127.0.0.1:0", "--database", database])
             .args(options)
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())

@@ -8,6 +8,8 @@ mod client;
 mod crash;
 mod instance;
 mod outage;
+#[cfg(feature = "servers")]
+mod swap;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,159 @@
+//! Commands to the server, and what it answers in three places: `ok`, `writeErrors`, `writeConcernError`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actornot_core::{Error, ErrorKind};
+use mongodb::bson::{Bson, Document};
+use mongodb::{Client, Database};
+
+use crate::config::Target;
+use crate::error::{self, Doing};
+use crate::turn::Line;
+
+/// So long may the server take to answer, beyond what a call waits for its turn. A commit waits for the disks of a
+/// majority.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A client with its pool, and the names of the collections.
+pub(crate) struct Connection {
+    pub(crate) db: Database,
+    line: Line,
+    patience: Duration,
+    pub(crate) entities: String,
+    pub(crate) messages: String,
+    pub(crate) meta: String,
+}
+
+/// What became of one statement of a command.
+pub(crate) enum Outcome {
+    Applied,
+    /// The statement refused itself, with this word; nothing of it was applied.
+    Refused(&'static str),
+    Failed(Error),
+}
+
+/// The answer to a write.
+pub(crate) struct Reply {
+    /// How many documents were matched, inserted or deleted.
+    pub(crate) n: i64,
+    errors: BTreeMap<usize, (i32, String)>,
+}
+
+/// What the guards in `statements` say.
+const WORDS: [&str; 5] = ["moved", "replay", "lost", "conflict", "not"];
+
+impl Reply {
+    pub(crate) fn duplicate(&self, index: usize) -> bool {
+        self.errors.get(&index).is_some_and(|(code, _)| *code == 11000)
+    }
+
+    pub(crate) fn outcome(&self, index: usize) -> Outcome {
+        let Some((code, message)) = self.errors.get(&index) else { return Outcome::Applied };
+        if *code == 11000 {
+            return Outcome::Refused("moved"); // Two created the same entity.
+        }
+        let said = |word: &&&str| message.contains(&format!("actornot:{word}:"));
+        match WORDS.iter().find(said) {
+            Some(word) => Outcome::Refused(word),
+            None => Outcome::Failed(error::of_code(*code, message, Doing::One)),
+        }
+    }
+
+    /// The first error that is not a known id.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.errors.iter().find(|(_, (code, _))| *code != 11000) {
+            Some((_, (code, message))) => Err(error::of_code(*code, message, Doing::Many)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn failed(&self, index: usize) -> Option<Error> {
+        let (code, message) = self.errors.get(&index).filter(|(code, _)| *code != 11000)?;
+        Some(error::of_code(*code, message, Doing::One))
+    }
+}
+
+impl Connection {
+    /// Connects when the first command needs it. `connections` is the size of its pool.
+    pub(crate) fn new(target: &Target, connections: u32) -> Result<Self, Error> {
+        let mut options = target.options.clone();
+        options.max_pool_size = Some(connections);
+        let client = Client::with_options(options).map_err(|error| error::map(&error, Doing::Read))?;
+        let name = |part: &str| format!("{}_{part}", target.namespace);
+        Ok(Self {
+            db: client.database(&target.database),
+            line: Line::new(connections, target.patience),
+            patience: target.patience,
+            entities: name("entity"),
+            messages: name("message"),
+            meta: name("meta"),
+        })
+    }
+
+    /// One command as it is; an error if the server refused it as a whole.
+    pub(crate) async fn run(
+        &self,
+        db: &Database,
+        command: Document,
+        doing: Doing,
+    ) -> Result<Document, Error> {
+        let _turn = self.line.turn().await?;
+        match tokio::time::timeout(self.patience + ANSWER, db.run_command(command)).await {
+            Ok(answer) => answer.map_err(|error| error::map(&error, doing)),
+            Err(_) => Err(silent(doing)),
+        }
+    }
+
+    /// A write, durable on a majority when it answers.
+    pub(crate) async fn write(&self, command: Document) -> Result<Reply, Error> {
+        let statements =
+            ["updates", "documents", "deletes"].iter().find_map(|part| command.get_array(part).ok());
+        let doing = if statements.is_some_and(|all| all.len() > 1) { Doing::Many } else { Doing::One };
+        let answer = self.run(&self.db, command, doing).await?;
+        let mut errors = BTreeMap::new();
+        for error in answer.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default() {
+            let Some(error) = error.as_document() else { continue };
+            let index = usize::try_from(crate::codec::int(error, "index")).unwrap_or(usize::MAX);
+            let code = i32::try_from(crate::codec::int(error, "code")).unwrap_or_default();
+            errors.insert(index, (code, crate::codec::text(error, "errmsg")));
+        }
+        if let Ok(concern) = answer.get_document("writeConcernError") {
+            let code = crate::codec::int(concern, "code");
+            return Err(Error::new(
+                ErrorKind::UnknownOutcome,
+                format!("MongoDB applied the write, and not on a majority in time (code {code})"),
+            ));
+        }
+        Ok(Reply { n: crate::codec::int(&answer, "n"), errors })
+    }
+
+    /// A read of what a majority holds, from the primary.
+    pub(crate) async fn read(&self, mut command: Document) -> Result<Vec<Document>, Error> {
+        command.insert("readConcern", mongodb::bson::doc! { "level": "majority" });
+        let _turn = self.line.turn().await?;
+        let rows = async {
+            let mut cursor = self.db.run_cursor_command(command).await?;
+            let mut rows = Vec::new();
+            while cursor.advance().await? {
+                rows.push(cursor.deserialize_current()?);
+            }
+            Ok(rows)
+        };
+        match tokio::time::timeout(self.patience + ANSWER, rows).await {
+            Ok(rows) => rows.map_err(|error: mongodb::error::Error| error::map(&error, Doing::Read)),
+            Err(_) => Err(silent(Doing::Read)),
+        }
+    }
+}
+
+fn silent(doing: Doing) -> Error {
+    let kind = if doing == Doing::Read { ErrorKind::Unavailable } else { ErrorKind::UnknownOutcome };
+    Error::new(kind, "MongoDB did not answer in time")
+}
+
+/// A document inside a document, or an empty one.
+pub(crate) fn documents(row: &Document, field: &str) -> Vec<Document> {
+    let all = row.get_array(field).map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter_map(Bson::as_document).cloned().collect()
+}

@@ -1,0 +1,321 @@
+//! For people who look, and mend.
+
+use std::time::Duration;
+
+use actornot_core::{
+    DeadLetter, DurabilityReport, EntityId, Error, ErrorKind, Inspect, Location, MessageId, Position,
+    Snapshot, StoredMessage, Why,
+};
+use async_trait::async_trait;
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, Document, Timestamp, doc};
+
+use crate::MongoQueue;
+use crate::codec::{self, int, literal, name, small, text, unsigned};
+use crate::connection::{Outcome, documents};
+use crate::row::Row;
+use crate::statements::{self, refuse, update, wake};
+use crate::turn::{AGAIN, crowded};
+
+#[async_trait]
+impl Inspect for MongoQueue {
+    async fn read(&self, entities: &[EntityId]) -> Result<Vec<Option<Snapshot>>, Error> {
+        let names: Vec<Document> = entities.iter().map(name).collect();
+        let filter = doc! { "_id": { "$in": names }, "gone": { "$exists": false } };
+        let rows = self.snapshots(filter, 0).await?;
+        Ok(entities
+            .iter()
+            .map(|entity| {
+                rows.iter().find(|(found, _)| found == entity).map(|(_, snapshot)| snapshot.clone())
+            })
+            .collect())
+    }
+
+    async fn list(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(EntityId, Snapshot)>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // No key is empty, so the empty text is before all of them.
+        let after = doc! { "k": kind, "e": after.unwrap_or_default() };
+        let range = doc! { "$gt": after, "$lt": { "k": kind, "e": Bson::MaxKey } };
+        self.snapshots(doc! { "_id": range, "gone": { "$exists": false } }, limit).await
+    }
+
+    async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let db = &self.inner.connection;
+        let settled = self.settled(entity).await?;
+        let (id, limit) = (name(entity), i64::from(limit));
+        let late = doc! { "$expr": { "$lte": ["$due", "$$NOW"] }, "d": id.clone() };
+        let rows = db.read(doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
+            { "$match": { "q": id, "u": { "$nin": settled } } }, { "$sort": { "seq": 1 } }, { "$limit": limit },
+            { "$unionWith": { "coll": &db.messages, "pipeline": [
+                { "$match": late }, { "$sort": { "due": 1, "seq": 1 } }, { "$limit": limit }] } },
+            { "$limit": limit },
+        ] }).await?;
+        Ok(rows.iter().map(codec::message).collect())
+    }
+
+    async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
+        let db = &self.inner.connection;
+        let entry = self.ends(entity).await?;
+        let (settled, buried) = (incarnations(&entry, "done"), incarnations(&entry, "bury"));
+        if !buried.is_empty() {
+            // Whoever is told that it is dead finds it among the dead letters; a role that only reads, a little later.
+            match self.relay(&[entity]).await {
+                Err(error) if error.kind() == ErrorKind::AccessDenied => {}
+                relayed => relayed?,
+            }
+        }
+        let names: Vec<Document> = ids.iter().map(|id| codec::message_name(entity, id.as_str())).collect();
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },
+            "projection": { "q": 1, "d": 1, "x": 1, "u": 1 } })
+            .await?;
+        let place = |id: &MessageId| {
+            let id = codec::message_name(entity, id.as_str());
+            let Some(row) = rows.iter().find(|row| row.get_document("_id").is_ok_and(|found| *found == id))
+            else {
+                return Location::Gone;
+            };
+            let is_of = |list: &[ObjectId]| row.get_object_id("u").is_ok_and(|u| list.contains(&u));
+            let is_settled = is_of(&settled);
+            match () {
+                () if row.contains_key("x") || is_of(&buried) => Location::Dead,
+                () if row.contains_key("d") || row.contains_key("q") && !is_settled => Location::Queued,
+                () => Location::Gone,
+            }
+        };
+        Ok(ids.iter().map(place).collect())
+    }
+
+    async fn why(&self, entity: &EntityId) -> Result<Option<Why>, Error> {
+        let rows = self.look(&[entity], 1).await?;
+        let Some(row) = rows.into_iter().next().filter(|row| row.fence.is_some() && !row.gone) else {
+            return Ok(None);
+        };
+        let pending = self.read(std::slice::from_ref(entity)).await?.into_iter().flatten().next();
+        Ok(Some(Why { pending: pending.map_or(row.pending, |snapshot| snapshot.pending), ..why(row) }))
+    }
+
+    async fn dead_letters(
+        &self,
+        kind: &str,
+        after: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let db = &self.inner.connection;
+        let filter = doc! { "x": kind, "no": { "$gt": timestamp(after.unwrap_or(0)) } };
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": filter, "sort": { "no": 1 },
+            "limit": i64::from(limit) })
+            .await?;
+        rows.iter().map(dead_letter).collect()
+    }
+
+    async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
+        let db = &self.inner.connection;
+        let entity = &letter.entity;
+        let mut set = doc! { "q": name(entity), "u": ObjectId::new() };
+        let mut change = doc! { "$unset": { "x": "", "no": "", "error": "", "attempts": "" } };
+        let head = match to {
+            Position::Tail => None,
+            Position::Head => self.first(entity).await?,
+        };
+        match head {
+            Some(first) => {
+                set.insert("seq", Timestamp { time: first.time.saturating_sub(1), ..first });
+            }
+            None => {
+                change.insert("$currentDate", doc! { "seq": { "$type": "timestamp" } });
+            }
+        }
+        change.insert("$set", set);
+        let filter = doc! { "_id": codec::message_name(entity, letter.id.as_str()), "x": entity.kind(),
+        "no": timestamp(letter.number) };
+        let reply = db.write(update(&db.messages, vec![doc! { "q": filter, "u": change }])).await?;
+        reply.check()?;
+        if reply.n == 0 {
+            return Ok(false);
+        }
+        let mut stages = statements::bump(1, true, None);
+        if to == Position::Head {
+            stages.push(doc! { "$set": { "deliveries": 0_i64, "charged": 0_i64 } });
+        }
+        self.edit(entity, stages, true).await?;
+        Ok(true)
+    }
+
+    async fn pause(&self, entity: &EntityId, reason: &str) -> Result<(), Error> {
+        let stages = vec![statements::fresh(), doc! { "$set": { "paused": literal(reason) } }];
+        self.edit(entity, stages, true).await.map(|_| ())
+    }
+
+    async fn resume(&self, entity: &EntityId) -> Result<bool, Error> {
+        let stages = vec![doc! { "$set": { "paused": "$$REMOVE", "wait": "$$REMOVE",
+        "deliveries": 0_i64, "charged": 0_i64 } }];
+        self.edit(entity, stages, false).await
+    }
+
+    async fn purge(&self, entity: &EntityId) -> Result<bool, Error> {
+        let db = &self.inner.connection;
+        let id = name(entity);
+        for _ in 0..AGAIN {
+            let row = self.look(&[entity], 1).await?.into_iter().next();
+            let Some(row) = row.filter(|row| row.fence.is_some() && !row.gone) else { return Ok(false) };
+            // Messages first: a call that ends here is repeated, and finds the entity still known.
+            let range = doc! { "$gt": { "e": id.clone() }, "$lt": { "e": id.clone(), "i": Bson::MaxKey } };
+            let filter = doc! { "_id": range, "u": { "$exists": true } };
+            let all = doc! { "q": filter, "multi": true, "u": statements::bury_stages() };
+            db.write(update(&db.messages, vec![all])).await?.check()?;
+            let filter = doc! { "_id": id.clone(), "gone": { "$exists": false } };
+            let statement = doc! { "q": filter, "u": statements::purge(row.mark) };
+            let reply = db.write(update(&db.entities, vec![statement])).await?;
+            match reply.outcome(0) {
+                Outcome::Applied => return Ok(reply.n > 0),
+                // Something was posted meanwhile: what its entity was told must stay true.
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error),
+            }
+        }
+        Err(crowded())
+    }
+
+    async fn doctor(&self) -> Result<DurabilityReport, Error> {
+        self.report().await
+    }
+}
+
+impl MongoQueue {
+    async fn snapshots(&self, filter: Document, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error> {
+        let db = &self.inner.connection;
+        let rows = db.read(statements::snapshots(&db.entities, &db.messages, filter, limit)).await?;
+        rows.iter()
+            .map(|row| {
+                let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
+                Ok((entity, Snapshot { state: codec::state(row), pending: pending(row) }))
+            })
+            .collect()
+    }
+
+    /// What the last commit settled and buried, and what is perhaps still stored as it was.
+    async fn ends(&self, entity: &EntityId) -> Result<Document, Error> {
+        let db = &self.inner.connection;
+        let rows = db
+            .read(doc! { "find": &db.entities, "filter": { "_id": name(entity) },
+            "projection": { "done": 1, "bury": 1 } })
+            .await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
+        Ok(incarnations(&self.ends(entity).await?, "done"))
+    }
+
+    /// Where the queue of an entity begins.
+    async fn first(&self, entity: &EntityId) -> Result<Option<Timestamp>, Error> {
+        let db = &self.inner.connection;
+        let settled = self.settled(entity).await?;
+        let rows = db
+            .read(doc! { "find": &db.messages, "filter": { "q": name(entity), "u": { "$nin": settled } },
+            "sort": { "seq": 1 }, "limit": 1, "projection": { "seq": 1 } })
+            .await?;
+        Ok(rows.first().and_then(|row| row.get_timestamp("seq").ok()))
+    }
+
+    /// An edit of one entity; `false` if there is none, unless `create`.
+    async fn edit(&self, entity: &EntityId, mut stages: Vec<Document>, create: bool) -> Result<bool, Error> {
+        let db = &self.inner.connection;
+        let mut filter = doc! { "_id": name(entity) };
+        if !create {
+            filter.insert("gone", doc! { "$exists": false });
+        }
+        stages.push(wake());
+        let statement = doc! { "q": filter, "u": stages, "upsert": create };
+        for _ in 0..AGAIN {
+            let reply = db.write(update(&db.entities, vec![statement.clone()])).await?;
+            reply.check()?;
+            if !reply.duplicate(0) {
+                return Ok(reply.n > 0);
+            }
+        }
+        Err(crowded())
+    }
+
+    /// Whether this server words a failed conversion so that the guards' words are found in it.
+    pub(crate) async fn try_guard(&self) -> Result<(), Error> {
+        let db = &self.inner.connection;
+        let stages = vec![doc! { "$set": { "version": refuse("not") } }];
+        let statement = doc! { "q": { "_id": "guard" }, "u": stages, "upsert": true };
+        let reply = db.write(update(&db.meta, vec![statement])).await?;
+        match reply.outcome(0) {
+            Outcome::Refused(_) => Ok(()),
+            Outcome::Failed(error) if error.kind() == ErrorKind::AccessDenied => Err(error),
+            _ => Err(Error::new(
+                ErrorKind::Incompatible,
+                "this server reports a refused update in words that actornot-mongo does not know",
+            )),
+        }
+    }
+}
+
+/// What is queued and delayed, counted; the entity's own number only where that is too much to count, for a poster
+/// that died between its message and its mark is not in it.
+fn pending(row: &Document) -> u64 {
+    let counted = int(row, "counted");
+    unsigned(if counted <= statements::COUNTED { counted } else { counted.max(int(row, "pending")) })
+}
+
+fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {
+    documents(entity, list).iter().filter_map(|entry| entry.get_object_id("u").ok()).collect()
+}
+
+fn timestamp(number: u64) -> Timestamp {
+    let (time, increment) = (number >> 32, number & u64::from(u32::MAX));
+    Timestamp {
+        time: u32::try_from(time).unwrap_or(u32::MAX),
+        increment: u32::try_from(increment).unwrap_or(u32::MAX),
+    }
+}
+
+fn why(row: Row) -> Why {
+    Why {
+        pending: row.pending,
+        fence: row.fence.unwrap_or_default(),
+        locked_for: row.deadline.map(|deadline| {
+            let left = if row.live { deadline - row.now } else { 0 };
+            Duration::from_millis(unsigned(left))
+        }),
+        waiting: row.waiting().map(|(why, left)| (why, Duration::from_millis(unsigned(left)))),
+        paused: row.paused,
+        last_error: row.last_error,
+        deliveries: row.deliveries,
+        charged: row.charged,
+        batch_limit: row.batch_limit,
+    }
+}
+
+fn dead_letter(row: &Document) -> Result<DeadLetter, Error> {
+    let id = row.get_document("_id").cloned().unwrap_or_default();
+    let StoredMessage { id: message, payload, headers } = codec::message(row);
+    let number = row.get_timestamp("no").map_or(0, |no| u64::from(no.time) << 32 | u64::from(no.increment));
+    Ok(DeadLetter {
+        number,
+        entity: codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
+        id: message,
+        payload,
+        headers,
+        error: text(row, "error"),
+        attempts: small(int(row, "attempts")),
+    })
+}

@@ -1,0 +1,247 @@
+//! Grants, and handing them back.
+
+use actornot_core::{Commit, EntityId, Error, Grant, Lease, LockRequest, Next, TryLock, Updated};
+use mongodb::bson::{Document, doc};
+
+use crate::MongoQueue;
+use crate::codec::{millis, name};
+use crate::connection::Outcome;
+use crate::error::after_write;
+use crate::row::{Queued, Row, batch, handed};
+use crate::statements::{self, refuse, signed, update, wake};
+use crate::turn::{AGAIN, crowded};
+
+/// What a request for a lock comes to, after a look.
+pub(crate) enum Step {
+    None,
+    /// The reply was lost: the same grant again, counted once.
+    Mine,
+    /// Free, and this is to be run.
+    Grant(Vec<Queued>),
+}
+
+impl Step {
+    /// `head` is what is queued, in order.
+    pub(crate) fn of(row: &Row, request: &LockRequest, mut head: Vec<Queued>) -> Self {
+        if row.is_held_by(request.nonce) && !row.handed.is_empty() {
+            return Self::Mine;
+        }
+        head.truncate(request.max_batch.min(row.limit()).max(1) as usize);
+        if head.is_empty() || !row.is_free(request.nonce) { Self::None } else { Self::Grant(head) }
+    }
+
+    /// The update that binds it to the row as it was read, with `between` behind the guard.
+    pub(crate) fn stages(&self, row: &Row, request: &LockRequest, between: Vec<Document>) -> Vec<Document> {
+        let length = millis(request.length);
+        let (guard, set) = match self {
+            Self::None => (Vec::new(), Vec::new()),
+            Self::Mine => {
+                let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
+                let mine = doc! { "$and": [statements::held_by(request.nonce), same] };
+                let guard = doc! { "$cond": [mine, "$fence", statements::refuse("moved")] };
+                let renewed = doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } };
+                (vec![doc! { "$set": { "fence": guard } }], vec![renewed])
+            }
+            Self::Grant(batch) => (
+                vec![statements::grant_guard(row.fence, row.deliveries, row.now)],
+                vec![
+                    statements::hand(&handed(batch)),
+                    statements::grant_set(request.nonce, length, row.limit()),
+                ],
+            ),
+        };
+        [guard, between, set, vec![wake()]].concat()
+    }
+}
+
+/// The grant that an applied step made.
+pub(crate) async fn answer(
+    queue: &MongoQueue,
+    entity: &EntityId,
+    request: &LockRequest,
+    row: &Row,
+    step: Step,
+) -> Result<Option<Grant>, Error> {
+    let (fence, batch) = match step {
+        Step::None => return Ok(None),
+        Step::Mine => {
+            let messages = queue.stored(&[(entity, &row.handed)]).await?.pop().unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(None);
+            }
+            let counts = (row.deliveries, row.charged);
+            (row.fence.unwrap_or_default(), batch(messages, counts, row.batch_limit))
+        }
+        Step::Grant(messages) => {
+            let counts = row.counts(&messages, false);
+            let before = row.fence.unwrap_or_else(|| crate::codec::unsigned(row.now));
+            (before + 1, batch(messages, counts, row.limit()))
+        }
+    };
+    let lease = Lease { entity: entity.clone(), nonce: request.nonce, fence, length: request.length };
+    Ok(Some(Grant { lease, state: row.state.clone(), batch }))
+}
+
+impl MongoQueue {
+    pub(crate) async fn lock_slice(
+        &self,
+        items: &[TryLock],
+    ) -> Result<Vec<Result<Option<Grant>, Error>>, Error> {
+        let db = &self.inner.connection;
+        let most = items.iter().map(|item| item.request.max_batch).max().unwrap_or(1);
+        let mut answers: Vec<Option<Result<Option<Grant>, Error>>> = items.iter().map(|_| None).collect();
+        let mut open: Vec<(usize, &TryLock)> = items.iter().enumerate().collect();
+        for _ in 0..AGAIN {
+            let entities: Vec<&EntityId> = open.iter().map(|(_, item)| &item.entity).collect();
+            let rows = self.look(&entities, most).await?;
+            let (mut steps, mut statements) = (Vec::new(), Vec::new());
+            for ((index, item), mut row) in open.iter().copied().zip(rows) {
+                let head = std::mem::take(&mut row.head);
+                let is_empty = head.is_empty();
+                let step = Step::of(&row, &item.request, head);
+                if matches!(step, Step::None) {
+                    if is_empty && row.queued && row.is_free(item.request.nonce) {
+                        self.mend(&item.entity, &row).await?;
+                    }
+                    set(&mut answers, index, Ok(None));
+                    continue;
+                }
+                let stages = step.stages(&row, &item.request, vec![statements::fresh()]);
+                statements.push(doc! { "q": { "_id": name(&item.entity) }, "u": stages, "upsert": true });
+                steps.push((index, item, row, step));
+            }
+            open.clear();
+            if statements.is_empty() {
+                break;
+            }
+            let reply = db.write(update(&db.entities, statements)).await?;
+            for (position, (index, item, row, step)) in steps.into_iter().enumerate() {
+                match reply.outcome(position) {
+                    Outcome::Applied => {
+                        let grant = answer(self, &item.entity, &item.request, &row, step).await;
+                        set(&mut answers, index, grant);
+                    }
+                    Outcome::Refused(_) => open.push((index, item)),
+                    Outcome::Failed(error) => set(&mut answers, index, Err(error)),
+                }
+            }
+            if open.is_empty() {
+                break;
+            }
+        }
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(crowded()))).collect())
+    }
+
+    /// The row says that something is queued, and nothing is: a known id was posted again, or somebody deleted
+    /// messages by hand. Without this, `due` would report it for ever.
+    pub(crate) async fn mend(&self, entity: &EntityId, row: &Row) -> Result<(), Error> {
+        let db = &self.inner.connection;
+        let Some(fence) = row.fence else { return Ok(()) };
+        let mut set = doc! { "queued": false };
+        if row.late.is_none() {
+            set.insert("pending", 0_i64);
+            set.insert("delayed_at", "$$REMOVE");
+        }
+        let filter = doc! { "_id": name(entity), "mark": row.mark, "fence": signed(fence) };
+        let statement = doc! { "q": filter, "u": [{ "$set": set }, wake()] };
+        db.write(update(&db.entities, vec![statement])).await?.check()
+    }
+
+    pub(crate) async fn release_slice(&self, leases: &[Lease]) -> Result<Vec<Result<bool, Error>>, Error> {
+        held(&self.inner.connection, leases, statements::release).await
+    }
+}
+
+/// What a commit that was applied hands out behind it.
+impl MongoQueue {
+    /// The commit was applied before; this is how things stand now.
+    pub(crate) async fn repeat(&self, commit: &Commit, row: &Row) -> Result<Updated, Error> {
+        if !row.is_held_by(commit.lease.nonce) {
+            return Ok(Updated::Released { next_due: row.next_due() });
+        }
+        match row.handed.is_empty() {
+            true => self.go_on(commit).await,
+            false => self.current(&commit.lease.entity, row).await,
+        }
+    }
+
+    /// The second half of a commit that sent to itself: hands out what was relayed, or lets go.
+    pub(crate) async fn go_on(&self, commit: &Commit) -> Result<Updated, Error> {
+        let db = &self.inner.connection;
+        let (entity, nonce) = (&commit.lease.entity, commit.lease.nonce);
+        let max = if let Next::Batch { max } = commit.next { max.max(1) } else { 1 };
+        for _ in 0..AGAIN {
+            let Some(row) = self.look(&[entity], max).await?.pop() else { break };
+            if !row.is_held_by(nonce) || row.last_commit.as_deref() != Some(&commit.id.to_string()) {
+                return Ok(Updated::Released { next_due: row.next_due() });
+            }
+            if !row.handed.is_empty() {
+                return self.current(entity, &row).await;
+            }
+            let mut next = row.head.clone();
+            next.truncate(max.min(row.batch_limit).max(1) as usize);
+            if row.paused.is_some() {
+                next.clear();
+            }
+            let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
+            let empty = doc! { "$or": [!row.head.is_empty(), { "$eq": ["$mark", row.mark] }] };
+            let ours = doc! { "$and": [statements::held_by(nonce), same, empty] };
+            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
+            let mut stages = vec![doc! { "$set": { "fence": raised } }];
+            if next.is_empty() {
+                stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
+                stages.push(statements::unlock());
+            } else {
+                stages.push(statements::hand(&handed(&next)));
+                let length = millis(commit.lease.length);
+                stages.push(doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } });
+            }
+            stages.push(wake());
+            let statement = doc! { "q": { "_id": name(entity) }, "u": stages };
+            match db.write(update(&db.entities, vec![statement])).await?.outcome(0) {
+                Outcome::Applied if next.is_empty() => {
+                    return Ok(Updated::Released { next_due: row.next_due() });
+                }
+                Outcome::Applied => {
+                    let counts = row.counts(&next, false);
+                    let fence = row.fence.unwrap_or_default() + 1;
+                    return Ok(Updated::Continue { fence, batch: batch(next, counts, row.batch_limit) });
+                }
+                Outcome::Refused(_) => {}
+                Outcome::Failed(error) => return Err(error.with_entity(entity)),
+            }
+        }
+        Err(after_write(crowded()))
+    }
+
+    /// What a holder was handed and has not settled.
+    async fn current(&self, entity: &EntityId, row: &Row) -> Result<Updated, Error> {
+        let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
+        let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
+        Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
+    }
+}
+
+/// One guarded update for each lease, and whether it was held. With `upsert`, a missing entity fails its guard too;
+/// without, it would pass for a success.
+pub(crate) async fn held(
+    db: &crate::connection::Connection,
+    leases: &[Lease],
+    stages: fn(&Lease) -> Vec<Document>,
+) -> Result<Vec<Result<bool, Error>>, Error> {
+    let each =
+        |lease: &Lease| doc! { "q": { "_id": name(&lease.entity) }, "u": stages(lease), "upsert": true };
+    let reply = db.write(update(&db.entities, leases.iter().map(each).collect())).await?;
+    let outcome = |index: usize| match reply.outcome(index) {
+        Outcome::Applied => Ok(true),
+        Outcome::Refused(_) => Ok(false),
+        Outcome::Failed(error) => Err(error),
+    };
+    Ok((0..leases.len()).map(outcome).collect())
+}
+
+fn set<T>(answers: &mut [Option<T>], index: usize, answer: T) {
+    if let Some(slot) = answers.get_mut(index) {
+        *slot = Some(answer);
+    }
+}

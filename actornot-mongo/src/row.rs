@@ -1,0 +1,158 @@
+//! What a look at an entity brings back, and what follows from it.
+
+use std::time::Duration;
+
+use actornot_core::{HandedOut, Nonce, StoredMessage, StoredState, Waiting};
+use mongodb::bson::Document;
+use mongodb::bson::oid::ObjectId;
+
+use crate::codec::{self, int, moment, optional, small, unsigned};
+use crate::connection::documents;
+
+/// A queued message, with the name of its incarnation: an id may be accepted anew after its retention.
+#[derive(Debug, Clone)]
+pub(crate) struct Queued {
+    pub(crate) u: ObjectId,
+    pub(crate) message: StoredMessage,
+}
+
+/// One entity as a majority holds it; times in milliseconds of the server's clock.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) now: i64,
+    /// None: it was never stored.
+    pub(crate) fence: Option<u64>,
+    pub(crate) gone: bool,
+    pub(crate) nonce: Option<String>,
+    pub(crate) deadline: Option<i64>,
+    pub(crate) live: bool,
+    pub(crate) last_commit: Option<String>,
+    pub(crate) handed: Vec<(String, ObjectId)>,
+    pub(crate) deliveries: u32,
+    pub(crate) charged: u32,
+    counted: Option<ObjectId>,
+    pub(crate) batch_limit: u32,
+    pub(crate) pending: u64,
+    pub(crate) mark: i64,
+    pub(crate) queued: bool,
+    wait: Option<(Waiting, i64)>,
+    pub(crate) paused: Option<String>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) staged: bool,
+    pub(crate) state: Option<StoredState>,
+    /// What is queued, in order, as far as it fits into one row.
+    pub(crate) head: Vec<Queued>,
+    /// More is queued than `head` has, and was left out for its size.
+    pub(crate) more: bool,
+    /// What the commit that asked settles, as far as it is stored.
+    pub(crate) going: Vec<ObjectId>,
+    /// Settled by the last commit, and still stored.
+    pub(crate) left: Vec<(Document, ObjectId)>,
+    /// When the first delayed message is due, and whether that is over.
+    pub(crate) late: Option<(i64, bool)>,
+}
+
+impl Row {
+    pub(crate) fn decode(row: &Document) -> Self {
+        let u = |row: &Document| row.get_object_id("u").unwrap_or_default();
+        let wait = row.get_document("wait").ok().and_then(|wait| {
+            let why = wait.get_str("why").ok().and_then(Waiting::parse).unwrap_or(Waiting::Backoff);
+            Some((why, moment(wait, "until")?))
+        });
+        let name = |row: &Document| row.get_document("_id").cloned().unwrap_or_default();
+        let stored = row.contains_key("fence");
+        // A redriven letter has the id of what was settled, and is another incarnation.
+        let done: Vec<ObjectId> = documents(row, "done").iter().map(u).collect();
+        let queue = documents(row, "head");
+        let going = |row: &&Document| int(row, "size") == 0;
+        let bare = |row: &Document| row.get_bool("bare").unwrap_or(false);
+        Self {
+            going: queue.iter().filter(going).map(u).collect(),
+            more: queue.iter().any(|row| bare(row) && !going(&row)),
+            now: moment(row, "now").unwrap_or_default(),
+            fence: stored.then(|| unsigned(int(row, "fence"))),
+            gone: row.get_bool("gone").unwrap_or(false),
+            nonce: optional(row, "nonce"),
+            deadline: moment(row, "deadline"),
+            live: row.get_bool("live").unwrap_or(false),
+            last_commit: optional(row, "last_commit"),
+            handed: documents(row, "handed").iter().map(|row| (codec::text(row, "i"), u(row))).collect(),
+            deliveries: small(int(row, "deliveries")),
+            charged: small(int(row, "charged")),
+            counted: row.get_object_id("counted").ok(),
+            batch_limit: if stored { small(int(row, "batch_limit")) } else { u32::MAX },
+            pending: unsigned(int(row, "pending")),
+            mark: int(row, "mark"),
+            queued: row.get_bool("queued").unwrap_or(false),
+            wait,
+            paused: optional(row, "paused"),
+            last_error: optional(row, "last_error"),
+            staged: row.get_bool("staged").unwrap_or(false),
+            state: codec::state(row),
+            head: queue.iter().filter(|row| !bare(row)).map(queued).collect(),
+            left: documents(row, "left")
+                .iter()
+                .map(|row| (name(row), u(row)))
+                .filter(|(_, u)| done.contains(u))
+                .collect(),
+            late: documents(row, "late")
+                .first()
+                .and_then(|row| Some((moment(row, "due")?, row.get_bool("over").unwrap_or(false)))),
+        }
+    }
+
+    /// Locked by this grant, whether or not its lease has run out meanwhile.
+    pub(crate) fn is_held_by(&self, nonce: Nonce) -> bool {
+        self.deadline.is_some() && self.nonce.as_deref() == Some(&nonce.to_string())
+    }
+
+    /// What it waits for, if that is not over.
+    pub(crate) fn waiting(&self) -> Option<(Waiting, i64)> {
+        let (why, until) = self.wait?;
+        (self.now < until).then(|| (why, until - self.now))
+    }
+
+    /// Whether this request may be granted, if something is queued.
+    pub(crate) fn is_free(&self, nonce: Nonce) -> bool {
+        let released = self.nonce.as_deref() == Some(&nonce.to_string());
+        !released && !self.live && self.paused.is_none() && self.waiting().is_none()
+    }
+
+    /// The limit in force for a new grant. What a holder was handed and never settled is suspect, so it is handed
+    /// out one by one.
+    pub(crate) fn limit(&self) -> u32 {
+        if self.deadline.is_some() && !self.handed.is_empty() { 1 } else { self.batch_limit.max(1) }
+    }
+
+    /// The counters behind a hand-out of this batch, as `statements::hand` counts.
+    pub(crate) fn counts(&self, batch: &[Queued], settled: bool) -> (u32, u32) {
+        let same = !settled && batch.first().is_some_and(|first| self.counted == Some(first.u));
+        let (deliveries, charged) = if same { (self.deliveries, self.charged) } else { (0, 0) };
+        (deliveries.saturating_add(1), charged.saturating_add(u32::from(batch.len() == 1)))
+    }
+
+    /// How long until it wants to be looked at, as it stands.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        if self.paused.is_some() {
+            return None;
+        }
+        let head = if self.queued || !self.head.is_empty() { 0 } else { self.late?.0 - self.now };
+        let wait = self.waiting().map_or(0, |(_, left)| left);
+        Some(Duration::from_millis(unsigned(head.max(wait))))
+    }
+}
+
+pub(crate) fn queued(row: &Document) -> Queued {
+    Queued { u: row.get_object_id("u").unwrap_or_default(), message: codec::message(row) }
+}
+
+/// As it is stored.
+pub(crate) fn handed(batch: &[Queued]) -> Vec<(String, ObjectId)> {
+    batch.iter().map(|queued| (queued.message.id.to_string(), queued.u)).collect()
+}
+
+/// What goes to the runner.
+pub(crate) fn batch(messages: Vec<Queued>, (deliveries, charged): (u32, u32), batch_limit: u32) -> HandedOut {
+    let messages = messages.into_iter().map(|queued| queued.message).collect();
+    HandedOut { messages, deliveries, charged, batch_limit }
+}

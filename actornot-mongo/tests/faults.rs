@@ -1,0 +1,198 @@
+//! What can be wrong with a server, and what a caller is told.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry};
+use actornot_mongo::mongodb::bson::doc;
+use actornot_mongo::mongodb::{Client, Database};
+use actornot_mongo::{MongoConfig, MongoQueue};
+use actornot_testkit::outage::kill_under_load;
+use actornot_testkit::servers::{Service, own, own_with, url};
+use common::{Forwarder, Place, host, lock, ok, post};
+
+async fn database(url: &str) -> Database {
+    Client::with_uri_str(url).await.unwrap().database("shop")
+}
+
+fn patient(url: &str) -> MongoConfig {
+    MongoConfig::new(url).patience(Duration::from_secs(30))
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_at_start_is_unavailable() {
+    let config = MongoConfig::new("mongodb://127.0.0.1:1/db").patience(Duration::from_millis(300));
+    let error = MongoQueue::open(config).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
+}
+
+#[tokio::test]
+async fn collections_of_a_newer_version_are_refused_with_both_versions() {
+    let place = Place::new(&url(Service::Mongo));
+    let config = || MongoConfig::new(&place.url);
+    let error = MongoQueue::open(config().never_install()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("install"), "{error}");
+    let opened =
+        tokio::join!(MongoQueue::open(config()), MongoQueue::open(config()), MongoQueue::install(config()));
+    assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok(), "{opened:?}");
+    MongoQueue::open(config().never_install()).await.unwrap();
+    let meta = place.outside().await.collection::<actornot_mongo::mongodb::bson::Document>("actornot_meta");
+    meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "version": 7_i64 } }).await.unwrap();
+    MongoQueue::open(config()).await.unwrap(); // This version may still be used.
+    meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "oldest": 7_i64 } }).await.unwrap();
+    let error = MongoQueue::open(config()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains('7') && error.to_string().contains('1'), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_leaves_the_outcome_unknown() {
+    let server = url(Service::MongoStandalone);
+    let place = Place::new(&server);
+    let forwarder = Forwarder::start(host(&server).to_owned());
+    let through = format!("mongodb://127.0.0.1:{}/{}?directConnection=true", forwarder.port, place.database);
+    let queue = MongoQueue::open(MongoConfig::new(through)).await.unwrap();
+    let held = forwarder.hold();
+    let dropped = tokio::time::timeout(Duration::from_millis(50), queue.enqueue(&[post("a", "1")])).await;
+    assert!(dropped.is_err());
+    drop(held);
+    // No later call is answered with what the dropped one asked for.
+    ok(&queue, post("a", "1")).await;
+    assert_eq!(lock(&queue, "a").await.unwrap().batch.messages.len(), 1);
+}
+
+async fn killed(service: Service) {
+    let mut server = own(service);
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    let kill = move || {
+        server.kill();
+        server.restart();
+        server
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    kill_under_load(Arc::new(queue), move || tell.send(kill()).unwrap()).await;
+    drop(told.recv().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_set_that_is_killed_under_load_loses_nothing_that_was_answered() {
+    killed(Service::Mongo).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_that_is_killed_under_load_loses_nothing_that_was_answered() {
+    killed(Service::MongoStandalone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_under_load_is_replaced_and_nothing_that_was_answered_is_lost() {
+    let mut server = own(Service::MongoThree);
+    let url = server.url().to_owned();
+    let queue = MongoQueue::open(patient(&url)).await.unwrap();
+    let client = Client::with_uri_str(&url).await.unwrap();
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
+    let primary = hello.get_str("primary").unwrap().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    let number = server.ports().iter().position(|port| *port == primary).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let kill = move || {
+        server.kill_member(number);
+        tell.send(server).unwrap();
+    };
+    kill_under_load(Arc::new(queue), kill).await;
+    drop(told.recv().unwrap());
+}
+
+#[tokio::test]
+async fn a_run_role_needs_no_more_than_the_four_rights() {
+    let server = own_with(Service::Mongo, &[("auth", "")]);
+    let root = server.url().to_owned();
+    let (address, port) = (root.rsplit('@').next().unwrap().to_owned(), server.ports()[0]);
+    assert!(address.contains(&port.to_string()), "{address}");
+    let with_database = |url: &str| common::with_database(url.split("/?").next().unwrap(), "shop");
+    let root = format!("{}authSource=admin", with_database(&root));
+    MongoQueue::install(patient(&root)).await.unwrap();
+    let shop = database(&root).await;
+    let privileges: Vec<_> = ["entity", "message", "meta"]
+        .into_iter()
+        .map(|part| {
+            doc! { "resource": { "db": "shop", "collection": format!("actornot_{part}") },
+            "actions": ["find", "insert", "update", "remove"] }
+        })
+        .collect();
+    shop.run_command(doc! { "createRole": "actornot_run", "privileges": privileges, "roles": [] })
+        .await
+        .unwrap();
+    let user =
+        doc! { "createUser": "run", "pwd": "sesame", "roles": [{ "role": "actornot_run", "db": "shop" }] };
+    shop.run_command(user).await.unwrap();
+    let of_run = |password: &str| format!("mongodb://run:{password}@127.0.0.1:{port}/shop");
+    let queue = MongoQueue::open(patient(&of_run("sesame")).never_install()).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let grant = lock(&queue, "a").await.unwrap();
+    let done = queue.update_locked(&[common::commit(&grant.lease, grant.batch.ids())]).await.remove(0);
+    assert!(done.is_ok(), "{done:?}");
+    assert!(queue.doctor().await.unwrap().is_durable());
+
+    // The server repeats the command that it refused; nobody else does.
+    shop.run_command(doc! { "revokePrivilegesFromRole": "actornot_run", "privileges": [
+    { "resource": { "db": "shop", "collection": "actornot_message" }, "actions": ["insert"] }] })
+        .await
+        .unwrap();
+    let error = queue.enqueue(&[post("a", "2")]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("{\"id\""), "{error:?}");
+
+    let error = MongoQueue::open(patient(&of_run("mellon"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("mellon"));
+    let error = MongoQueue::open(patient(&of_run("sesame")).namespace("other")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_for_longer_than_the_patience_is_an_error_and_the_handle_goes_on() {
+    let mut server = own(Service::MongoStandalone);
+    let config = MongoConfig::new(server.url()).patience(Duration::from_secs(1));
+    let queue = MongoQueue::open(config).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    server.kill();
+    for _ in 0..2 {
+        let error = queue.enqueue(&[post("a", "2")]).await.remove(0).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome), "{error:?}");
+    }
+    let error = queue.read(&[common::entity("a")]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let _server = tokio::task::spawn_blocking(move || {
+        server.restart();
+        server
+    })
+    .await
+    .unwrap();
+    ok(&queue, post("a", "2")).await;
+    assert_eq!(lock(&queue, "a").await.unwrap().batch.messages.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_whose_members_acknowledge_before_their_disks_is_refused_unless_allowed_by_name() {
+    let server = own(Service::Mongo);
+    let setting = "writeConcernMajorityJournalDefault";
+    let admin = Client::with_uri_str(server.url()).await.unwrap().database("admin");
+    let now = admin.run_command(doc! { "replSetGetConfig": 1 }).await.unwrap();
+    let mut config = now.get_document("config").unwrap().clone();
+    config.insert("version", config.get_i32("version").unwrap() + 1);
+    config.insert(setting, false);
+    admin.run_command(doc! { "replSetReconfig": config }).await.unwrap();
+    let error = MongoQueue::open(patient(server.url())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    assert!(error.to_string().contains(&format!("{setting} is false")), "{error}");
+    assert!(error.to_string().contains("allow_unsafe"), "{error}");
+    let queue = MongoQueue::open(patient(server.url()).allow_unsafe(setting)).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    assert!(!queue.doctor().await.unwrap().is_durable());
+    let error = MongoQueue::open(patient(server.url()).allow_unsafe("fsync")).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Invalid { .. }), "{error:?}");
+}

@@ -1,0 +1,77 @@
+//! What no other database has.
+#![allow(clippy::unwrap_used)] // Helpers outside test functions.
+
+mod common;
+
+use std::time::Duration;
+
+use actornot_core::{Effect, Envelope, Inspect, LockableQueue, Updated};
+use actornot_mongo::MongoQueue;
+use actornot_mongo::mongodb::bson::{Document, doc};
+use actornot_testkit::servers::{Service, url};
+use common::{Place, commit, entity, lock, message, ok, post};
+
+#[tokio::test]
+async fn a_standalone_says_what_it_lacks_and_is_durable_all_the_same() {
+    let place = Place::new(&url(Service::MongoStandalone));
+    let report = MongoQueue::connect(&place.url).await.unwrap().doctor().await.unwrap();
+    let set = report.settings.iter().find(|setting| setting.name == "replicaSet").unwrap();
+    assert!(set.value.contains("standalone"), "{report:?}");
+    assert!(report.is_durable(), "{report:?}");
+}
+
+#[tokio::test]
+async fn what_is_stored_of_a_user_is_never_read_as_an_expression() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let mut item = post("$fence", "$now");
+    item.messages[0].payload = "\"$$ROOT\"".to_owned();
+    item.messages[0].headers.insert("$set.a".to_owned(), "$state".to_owned());
+    ok(&queue, item.clone()).await;
+    let grant = lock(&queue, "$fence").await.unwrap();
+    assert_eq!(grant.batch.messages[0].payload, item.messages[0].payload);
+    assert_eq!(grant.batch.messages[0].headers, item.messages[0].headers);
+    let mut done = commit(&grant.lease, grant.batch.ids());
+    done.state.as_mut().unwrap().json = "\"$nonce\"".to_owned();
+    let mut send = message("$$NOW");
+    send.payload = "\"$payload\"".to_owned();
+    done.effects = vec![Effect::Send(Envelope { entity: entity("$e.k"), message: send })];
+    queue.update_locked(&[done]).await.remove(0).unwrap();
+    let read = queue.read(&[entity("$fence")]).await.unwrap().remove(0).unwrap();
+    assert_eq!(read.state.unwrap().json, "\"$nonce\"");
+    assert_eq!(queue.peek(&entity("$e.k"), 1).await.unwrap()[0].payload, "\"$payload\"");
+}
+
+#[tokio::test]
+async fn a_message_whose_poster_died_before_it_told_anybody_is_found_and_run() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let db = place.outside().await;
+    db.collection::<Document>("actornot_entity").delete_many(doc! {}).await.unwrap();
+    let query = actornot_core::DueQuery { kinds: vec!["counter".to_owned()], limit: 10, after: None };
+    assert_eq!(queue.due(&query).await.unwrap().entities, [entity("a")]);
+    let grant = lock(&queue, "a").await.unwrap();
+    let done = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    assert_eq!(done, Updated::Released { next_due: None::<Duration> });
+    assert!(queue.due(&query).await.unwrap().entities.is_empty());
+}
+
+#[tokio::test]
+async fn sends_that_a_crash_left_staged_are_relayed_once_by_whoever_looks() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let db = place.outside().await;
+    let sent = doc! { "n": actornot_mongo::mongodb::bson::oid::ObjectId::new(), "e": { "k": "counter", "e": "b" },
+    "id": "s", "payload": "1", "headers": [], "keep": 60_000_i64, "delay": 0_i64 };
+    let stage = doc! { "$set": { "outbox": [sent] }, "$currentDate": { "wake_at": true } };
+    let all = db.collection::<Document>("actornot_entity");
+    let query = actornot_core::DueQuery { kinds: vec!["counter".to_owned()], limit: 10, after: None };
+    for _ in 0..2 {
+        all.update_one(doc! { "_id.e": "a" }, stage.clone()).await.unwrap();
+        queue.due(&query).await.unwrap();
+        assert_eq!(queue.peek(&entity("b"), 9).await.unwrap().len(), 1);
+    }
+    assert_eq!(queue.read(&[entity("b")]).await.unwrap().remove(0).unwrap().pending, 1);
+}

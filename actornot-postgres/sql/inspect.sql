@@ -1,0 +1,151 @@
+-- For people who look, and mend: reads without locks, edits under the same row lock as the verbs.
+
+-- read: names [[kind,key]]; a row for each that is known.
+CREATE FUNCTION {schema}.read_v1(verb text, names json)
+RETURNS TABLE (item bigint, pending bigint, json text, version bigint, state_version bigint) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM guard_v1(verb, 'read');
+  RETURN QUERY SELECT o.n - 1, e.pending, s.json, s.version, s.state_version
+    FROM json_array_elements(names) WITH ORDINALITY o(v, n)
+    JOIN entity e ON e.kind = o.v->>0 AND e.key = o.v->>1 LEFT JOIN state s ON s.entity = e.id WHERE e.known;
+END $$;
+
+CREATE FUNCTION {schema}.list_v1(verb text, kind_ text, after_ text, count_ bigint)
+RETURNS TABLE (key text, pending bigint, json text, version bigint, state_version bigint) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM guard_v1(verb, 'list');
+  RETURN QUERY SELECT e.key, e.pending, s.json, s.version, s.state_version FROM entity e LEFT JOIN state s ON s.entity = e.id
+    WHERE e.kind = kind_ AND e.key > after_ AND e.known ORDER BY e.key LIMIT count_;
+END $$;
+
+-- peek: the queue in order, with the delayed messages behind it that the next verb will promote.
+CREATE FUNCTION {schema}.peek_v1(verb text, kind_ text, key_ text, count_ bigint)
+RETURNS TABLE (id text, payload text, headers text) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+DECLARE id_ bigint; now_ timestamptz := clock_timestamp();
+BEGIN
+  PERFORM guard_v1(verb, 'peek');
+  SELECT e.id INTO id_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
+  RETURN QUERY SELECT q.id, q.payload, q.headers FROM (
+    (SELECT 0 AS late, NULL::timestamptz AS at_, m.seq AS n, m.id, m.payload, m.headers FROM message m
+      WHERE m.entity = id_ ORDER BY m.seq LIMIT count_)
+    UNION ALL
+    (SELECT 1, d.due_at, d.n, d.id, d.payload, d.headers FROM delayed d
+      WHERE d.entity = id_ AND d.due_at <= now_ ORDER BY d.due_at, d.n LIMIT count_)) q
+    ORDER BY q.late, q.at_, q.n LIMIT count_;
+END $$;
+
+CREATE FUNCTION {schema}.locate_v1(verb text, kind_ text, key_ text, ids text[])
+RETURNS TABLE (item bigint, place text) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM guard_v1(verb, 'locate');
+  RETURN QUERY SELECT o.n - 1, CASE
+      WHEN EXISTS (SELECT FROM message m WHERE m.entity = e.id AND m.id = o.v)
+        OR EXISTS (SELECT FROM delayed d WHERE d.entity = e.id AND d.id = o.v) THEN 'queued'
+      WHEN EXISTS (SELECT FROM dead x WHERE x.entity = e.id AND x.id = o.v) THEN 'dead'
+      ELSE 'gone' END
+    FROM entity e CROSS JOIN unnest(ids) WITH ORDINALITY o(v, n) WHERE e.kind = kind_ AND e.key = key_;
+END $$;
+
+-- why: what is left of the lease and of the wait in milliseconds.
+CREATE FUNCTION {schema}.why_v1(verb text, kind_ text, key_ text)
+RETURNS TABLE (pending bigint, fence bigint, locked_ms bigint, wait_why text, waiting_ms bigint, paused text, last_error text,
+  deliveries bigint, charged bigint, batch_limit bigint) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+DECLARE now_ timestamptz := clock_timestamp();
+BEGIN
+  PERFORM guard_v1(verb, 'why');
+  RETURN QUERY SELECT e.pending, e.fence,
+      CASE WHEN e.deadline > now_ AND e.deadline <= now_ + interval '1 hour'
+        THEN ceil(extract(epoch FROM e.deadline - now_) * 1000)::bigint WHEN e.deadline IS NOT NULL THEN 0 END,
+      e.wait_why, CASE WHEN e.wait_until > now_ THEN ceil(extract(epoch FROM e.wait_until - now_) * 1000)::bigint END,
+      e.paused, e.last_error, e.deliveries, e.charged, e.batch_limit
+    FROM entity e WHERE e.kind = kind_ AND e.key = key_ AND e.known;
+END $$;
+
+CREATE FUNCTION {schema}.dead_letters_v1(verb text, kind_ text, after_ bigint, count_ bigint)
+RETURNS TABLE (number bigint, key text, id text, payload text, headers text, error text, attempts bigint) LANGUAGE plpgsql STABLE
+{read} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM guard_v1(verb, 'dead_letters');
+  RETURN QUERY SELECT d.number, e.key, d.id, d.payload, d.headers, d.error, d.attempts FROM dead d JOIN entity e ON e.id = d.entity
+    WHERE d.kind = kind_ AND d.number > after_ ORDER BY d.number LIMIT count_;
+END $$;
+
+-- redrive: a dead letter goes back to the head or the tail of its queue, beyond the backlog limit.
+CREATE FUNCTION {schema}.redrive_v1(verb text, patience bigint, kind_ text, key_ text, number_ bigint, head boolean)
+RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
+{write} AS $$
+#variable_conflict use_column
+DECLARE names json := json_build_array(json_build_array(kind_, key_)); now_ timestamptz; row_ entity; letter dead; place bigint;
+BEGIN
+  PERFORM begin_v1(verb, 'redrive', patience);
+  now_ := lock_v1(names, false);
+  PERFORM promote_v1(names, now_);
+  SELECT e.* INTO row_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
+  DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
+  IF letter.number IS NULL THEN RETURN QUERY SELECT false; RETURN; END IF;
+  SELECT CASE WHEN head THEN min(m.seq) - 1 END INTO place FROM message m WHERE m.entity = row_.id;
+  INSERT INTO message (entity, seq, id, payload, headers)
+    VALUES (row_.id, coalesce(place, row_.tail + 1), letter.id, letter.payload, letter.headers);
+  -- A new head has not been handed out yet; the next one in line starts over with it. Also while a run of the old head
+  -- is under way, for a run that fails would leave its attempts to whoever is the head.
+  UPDATE entity e SET tail = e.tail + 1, pending = e.pending + 1, queued = e.queued + 1,
+      since = CASE WHEN e.queued = 0 THEN now_ ELSE e.since END,
+      deliveries = CASE WHEN head THEN 0 ELSE e.deliveries END, charged = CASE WHEN head THEN 0 ELSE e.charged END
+    WHERE e.id = row_.id;
+  RETURN QUERY SELECT true;
+END $$;
+
+CREATE FUNCTION {schema}.pause_v1(verb text, patience bigint, kind_ text, key_ text, reason text)
+RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
+{write} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM begin_v1(verb, 'pause', patience);
+  PERFORM lock_v1(json_build_array(json_build_array(kind_, key_)), true);
+  UPDATE entity e SET known = true, paused = reason WHERE e.kind = kind_ AND e.key = key_;
+  RETURN QUERY SELECT true;
+END $$;
+
+CREATE FUNCTION {schema}.resume_v1(verb text, patience bigint, kind_ text, key_ text)
+RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
+{write} AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM begin_v1(verb, 'resume', patience);
+  PERFORM lock_v1(json_build_array(json_build_array(kind_, key_)), false);
+  UPDATE entity e SET paused = NULL, wait_why = NULL, wait_until = NULL, deliveries = 0, charged = 0
+    WHERE e.kind = kind_ AND e.key = key_ AND e.known;
+  RETURN QUERY SELECT FOUND;
+END $$;
+
+-- purge: the row stays for its fence, which only rises, and for its sequence, which goes on: nothing from before can be
+-- mistaken for what comes. The seen ids stay too.
+CREATE FUNCTION {schema}.purge_v1(verb text, patience bigint, kind_ text, key_ text)
+RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
+{write} AS $$
+#variable_conflict use_column
+DECLARE now_ timestamptz; id_ bigint;
+BEGIN
+  PERFORM begin_v1(verb, 'purge', patience);
+  now_ := lock_v1(json_build_array(json_build_array(kind_, key_)), false);
+  UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
+      handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, since = NULL,
+      delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false
+    WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
+  DELETE FROM message m WHERE m.entity = id_;
+  DELETE FROM delayed d WHERE d.entity = id_;
+  DELETE FROM dead d WHERE d.entity = id_;
+  DELETE FROM state s WHERE s.entity = id_;
+  RETURN QUERY SELECT id_ IS NOT NULL;
+END $$;

@@ -1,0 +1,43 @@
+-- Version 1 of the tables, in the schema of the namespace. {schema} is its quoted name.
+CREATE TABLE {schema}.meta (version bigint NOT NULL, oldest bigint NOT NULL);
+
+-- Narrow, and apart from the state: it is rewritten by every verb.
+CREATE TABLE {schema}.entity (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  kind text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL,
+  fence bigint NOT NULL, nonce uuid, deadline timestamptz, last_commit uuid,
+  handed bigint[] NOT NULL DEFAULT '{}',
+  deliveries bigint NOT NULL DEFAULT 0, charged bigint NOT NULL DEFAULT 0, batch_limit bigint NOT NULL DEFAULT 4294967295,
+  pending bigint NOT NULL DEFAULT 0, queued bigint NOT NULL DEFAULT 0, tail bigint NOT NULL DEFAULT 0,
+  since timestamptz, delayed_at timestamptz, wait_why text, wait_until timestamptz, paused text, last_error text,
+  known boolean NOT NULL DEFAULT false,
+  -- When `due` reports it; generated, so that no statement can forget it.
+  wake_at timestamptz GENERATED ALWAYS AS (CASE WHEN paused IS NULL AND (queued > 0 OR delayed_at IS NOT NULL) THEN
+    greatest(CASE WHEN queued > 0 THEN since ELSE delayed_at END, wait_until, deadline) END) STORED,
+  UNIQUE (kind, key)) WITH (fillfactor = 70);
+CREATE INDEX entity_wake ON {schema}.entity (wake_at, id, kind) WHERE wake_at IS NOT NULL;
+CREATE INDEX entity_deadline ON {schema}.entity (deadline) WHERE deadline IS NOT NULL;
+
+CREATE TABLE {schema}.state (entity bigint PRIMARY KEY, version bigint NOT NULL, state_version bigint NOT NULL,
+  json text NOT NULL) WITH (fillfactor = 70);
+
+CREATE TABLE {schema}.message (entity bigint NOT NULL, seq bigint NOT NULL, id text COLLATE "C" NOT NULL,
+  payload text NOT NULL, headers text NOT NULL, PRIMARY KEY (entity, seq));
+CREATE INDEX message_id ON {schema}.message (entity, id);
+
+CREATE TABLE {schema}.delayed (entity bigint NOT NULL, due_at timestamptz NOT NULL, n bigint NOT NULL,
+  id text COLLATE "C" NOT NULL, payload text NOT NULL, headers text NOT NULL, PRIMARY KEY (entity, due_at, n));
+CREATE INDEX delayed_id ON {schema}.delayed (entity, id);
+
+CREATE TABLE {schema}.dead (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text COLLATE "C" NOT NULL,
+  entity bigint NOT NULL, id text COLLATE "C" NOT NULL, payload text NOT NULL, headers text NOT NULL,
+  error text NOT NULL, attempts bigint NOT NULL);
+CREATE INDEX dead_kind ON {schema}.dead (kind, number);
+CREATE INDEX dead_id ON {schema}.dead (entity, id);
+
+-- G7: forgotten in small portions by the posts that come later, so vacuumed early.
+CREATE TABLE {schema}.seen (entity bigint NOT NULL, id text COLLATE "C" NOT NULL, expires timestamptz NOT NULL,
+  PRIMARY KEY (entity, id)) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX seen_expires ON {schema}.seen (expires);
+
+INSERT INTO {schema}.meta (version, oldest) VALUES (1, 1);

@@ -1,0 +1,72 @@
+//! Between the contract's types and what PostgreSQL stores.
+//!
+//! Nothing here fails on stored bytes: one damaged row must not take a slice of healthy neighbours with it.
+
+use actornot_core::{Headers, MessageId, StoredMessage, StoredState};
+use serde::Serialize;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+/// One bound text for a whole slice.
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    // Only maps with keys that are no strings, and writers that fail, can fail here; there are neither.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+pub(crate) fn encode_headers(headers: &Headers) -> String {
+    if headers.is_empty() { String::new() } else { json(headers) }
+}
+
+pub(crate) fn decode_headers(row: &PgRow) -> Result<Headers, sqlx::Error> {
+    let text: &str = row.try_get("headers")?;
+    if text.is_empty() {
+        return Ok(Headers::new());
+    }
+    Ok(serde_json::from_str(text).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored headers do not decode, the message goes on without them");
+        Headers::new()
+    }))
+}
+
+pub(crate) fn message_id(row: &PgRow) -> Result<MessageId, sqlx::Error> {
+    Ok(MessageId::new(row.try_get::<String, _>("id")?).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a stored message id is none");
+        MessageId::from_random(0)
+    }))
+}
+
+pub(crate) fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {
+    Ok(StoredMessage {
+        id: message_id(row)?,
+        payload: row.try_get("payload")?,
+        headers: decode_headers(row)?,
+    })
+}
+
+/// The state beside an entity, if it has one.
+pub(crate) fn state(row: &PgRow) -> Result<Option<StoredState>, sqlx::Error> {
+    let Some(version) = row.try_get::<Option<i64>, _>("version")? else { return Ok(None) };
+    Ok(Some(StoredState {
+        json: row.try_get("json")?,
+        version: unsigned(version),
+        state_version: small(row.try_get("state_version")?),
+    }))
+}
+
+/// PostgreSQL has no unsigned numbers, and we store no negative ones.
+pub(crate) fn unsigned(value: i64) -> u64 {
+    value.max(0).unsigned_abs()
+}
+
+pub(crate) fn small(value: i64) -> u32 {
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+/// A hundred years: a sum with the clock must stay a timestamp.
+const LONGEST: i64 = 100 * 365 * 24 * 3600 * 1000;
+
+/// Milliseconds, as the functions count; a part of one is rounded up, so that nothing is early.
+pub(crate) fn millis(duration: std::time::Duration) -> i64 {
+    let millis = duration.as_nanos().div_ceil(1_000_000);
+    i64::try_from(millis).unwrap_or(LONGEST).min(LONGEST)
+}

@@ -1,0 +1,52 @@
+//! Grants, handing them back, and renewing them.
+
+use actornot_core::{Error, Grant, Lease, TryLock};
+use sqlx::Row as _;
+
+use crate::PostgresQueue;
+use crate::codec::json;
+use crate::connection::{Server, Value};
+use crate::error::answer;
+use crate::row;
+use crate::slice::{Held, Lock};
+use crate::statements::Verb;
+
+impl PostgresQueue {
+    pub(crate) async fn lock_slice(
+        &self,
+        items: &[TryLock],
+    ) -> Result<Vec<Result<Option<Grant>, Error>>, Error> {
+        let lock = |(item, lock): (usize, &'_ TryLock)| {
+            json(&Lock { item, name: (&lock.entity).into(), request: (&lock.request).into() })
+        };
+        let locks: Vec<String> = items.iter().enumerate().map(lock).collect();
+        let slice = format!("[{}]", locks.join(","));
+        let mut answers = row::answers(&self.server.call(Verb::TryLock, &[Value::Text(&slice)]).await?)?;
+        let granted = items.iter().enumerate().map(|(index, item)| {
+            Ok(answers.remove(&index).and_then(|answer| answer.grant(&item.entity, &item.request)))
+        });
+        Ok(granted.collect())
+    }
+
+    pub(crate) async fn release_slice(&self, leases: &[Lease]) -> Result<Vec<Result<bool, Error>>, Error> {
+        held(&self.server, Verb::Release, leases).await
+    }
+}
+
+/// Calls a verb that answers for each lease whether it is held by its nonce.
+pub(crate) async fn held(
+    server: &Server,
+    verb: Verb,
+    leases: &[Lease],
+) -> Result<Vec<Result<bool, Error>>, Error> {
+    let slice: Vec<Held<'_>> = leases.iter().map(Into::into).collect();
+    let rows = server.call(verb, &[Value::Text(&json(&slice))]).await?;
+    let mut held = vec![false; leases.len()];
+    for row in &rows {
+        let item = usize::try_from(row.try_get::<i32, _>("item").map_err(answer)?).unwrap_or(usize::MAX);
+        if let Some(slot) = held.get_mut(item) {
+            *slot = row.try_get("held").map_err(answer)?;
+        }
+    }
+    Ok(held.into_iter().map(Ok).collect())
+}

@@ -1,0 +1,68 @@
+//! Between the contract's types and what Redis stores.
+//!
+//! Nothing here fails on stored bytes: one damaged value must not take a slice of healthy neighbours with it.
+
+use std::time::Duration;
+
+use actornot_core::{Headers, MessageId, NewMessage, StoredMessage};
+
+pub(crate) fn encode_headers(headers: &Headers) -> String {
+    // Only maps with keys that are no strings, and writers that fail, can fail here; there are neither.
+    if headers.is_empty() { String::new() } else { serde_json::to_string(headers).unwrap_or_default() }
+}
+
+pub(crate) fn decode_headers(bytes: &[u8]) -> Headers {
+    if bytes.is_empty() {
+        return Headers::new();
+    }
+    serde_json::from_slice(bytes).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored headers do not decode, the message goes on without them");
+        Headers::new()
+    })
+}
+
+/// `headers NUL payload`; JSON text holds no NUL.
+pub(crate) fn body(message: &NewMessage) -> Vec<u8> {
+    let mut body = encode_headers(&message.headers).into_bytes();
+    body.reserve_exact(1 + message.payload.len());
+    body.push(0);
+    body.extend_from_slice(message.payload.as_bytes());
+    body
+}
+
+/// `id NUL headers NUL payload`. Neither of the first two holds a NUL, the payload may.
+pub(crate) fn message(value: &[u8]) -> StoredMessage {
+    let (id, rest) = split(value);
+    let (headers, payload) = split(rest);
+    StoredMessage { id: message_id(id), payload: text(payload), headers: decode_headers(headers) }
+}
+
+/// What stands before and behind the first NUL.
+pub(crate) fn split(value: &[u8]) -> (&[u8], &[u8]) {
+    match value.iter().position(|byte| *byte == 0) {
+        Some(at) => (&value[..at], &value[at + 1..]),
+        None => (value, &[]),
+    }
+}
+
+/// What is no UTF-8 becomes a text that does not decode further up, where a message that does not decode goes to the
+/// dead letters.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap_or_else(|error| {
+        tracing::warn!("stored bytes are no UTF-8");
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    })
+}
+
+pub(crate) fn message_id(bytes: &[u8]) -> MessageId {
+    MessageId::new(text(bytes)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a stored message id is none");
+        MessageId::from_random(0)
+    })
+}
+
+/// Milliseconds, as the scripts count; a part of one is rounded up, so that nothing is early.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    // Lua counts exactly up to 2^53; the longest duration that is allowed is far below.
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(1 << 50)
+}

@@ -1,0 +1,126 @@
+//! Finds entities that want a run, and relays what a crash has left staged.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use actornot_core::{Cursor, Due, DueQuery, EntityId, Error};
+
+use crate::RedisQueue;
+use crate::codec::text;
+use crate::commit::Channel;
+use crate::row::{Parts, bytes, number};
+use crate::slice::{Call, What};
+use crate::statements::DUE;
+
+/// Where an entity stands among all that are due.
+type Place = (u64, String, String);
+
+/// What all partitions answered together.
+#[derive(Default)]
+struct Found {
+    places: BTreeSet<Place>,
+    next: Option<u64>,
+    staged: Vec<Channel>,
+}
+
+impl RedisQueue {
+    pub(crate) async fn find_due(&self, query: &DueQuery) -> Result<Due, Error> {
+        let after = query.after.as_ref().map(parse).transpose()?;
+        let kinds: BTreeSet<&str> = query.kinds.iter().map(String::as_str).collect();
+        let kinds: Vec<&str> = kinds.into_iter().collect();
+        let mut found = self.ask_due(&kinds, query.limit, after.as_ref()).await?;
+        if !found.staged.is_empty() {
+            self.relay(&found.staged, None).await;
+            // Their targets are due now.
+            found = self.ask_due(&kinds, query.limit, after.as_ref()).await?;
+        }
+        let mut due = Due { next: found.next.map(Duration::from_millis), ..Due::default() };
+        let more = found.places.len() > query.limit as usize;
+        for (wake, kind, key) in found.places.into_iter().take(query.limit as usize) {
+            if more {
+                due.after = Some(Cursor(format!("{wake}:{kind}:{key}")));
+            }
+            due.entities.push(EntityId::new(kind, key)?);
+        }
+        Ok(due)
+    }
+
+    async fn ask_due(&self, kinds: &[&str], limit: u32, after: Option<&Place>) -> Result<Found, Error> {
+        let space = &self.inner.space;
+        let ask = |partition: u16| {
+            let mut keys = vec![space.channels(partition)];
+            for kind in kinds {
+                keys.extend([space.key(partition, "r", kind), space.key(partition, "l", kind)]);
+            }
+            // One more than asked for tells whether there is a next page.
+            let call = Call::new(partition, What::Script(&DUE), keys).number(u64::from(limit) + 1);
+            match after {
+                None => call.arg("").arg("").number(0),
+                Some((wake, kind, key)) => {
+                    let at = kinds.partition_point(|other| *other <= kind.as_str());
+                    call.number(wake).arg(key.as_str()).number(at.saturating_sub(1))
+                }
+            }
+        };
+        let calls: Vec<Call> = (0..space.partitions).map(ask).collect();
+        let mut found = Found::default();
+        let (mut answered, mut failed) = (false, None);
+        for (partition, answer) in (0..).zip(self.run(&calls).await) {
+            let mut parts = match answer {
+                Ok(answer) => Parts::of(answer)?,
+                // What is due on the other nodes need not wait for this one.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            answered = true;
+            parts.value();
+            let next = parts.number()?;
+            found.next = [found.next, next].into_iter().flatten().min();
+            for channel in Parts::of(parts.value())?.rest() {
+                let to = number(channel)?.and_then(|to| u16::try_from(to).ok());
+                found.staged.extend(to.map(|to| (partition, to)));
+            }
+            for (index, answer) in Parts::of(parts.value())?.rest().enumerate() {
+                let Some(kind) = kinds.get(index / 2) else { continue };
+                let mut lists = Parts::of(answer)?;
+                pairs(lists.value(), |wake, key| {
+                    found.places.insert((wake, (*kind).to_owned(), key));
+                })?;
+                // Deadlines farther away than any lease: a clock has jumped back since they were written.
+                pairs(lists.value(), |_, key| {
+                    found.places.insert((0, (*kind).to_owned(), key));
+                })?;
+            }
+        }
+        match failed {
+            Some(error) if !answered => return Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "some partitions do not answer, the others are swept without them")
+            }
+            None => {}
+        }
+        Ok(found)
+    }
+}
+
+fn pairs(list: redis::Value, mut each: impl FnMut(u64, String)) -> Result<(), Error> {
+    let mut list = Parts::of(list)?.rest();
+    while let (Some(key), Some(score)) = (list.next(), list.next()) {
+        let score = text(&bytes(score)?.unwrap_or_default()).parse::<f64>().unwrap_or(0.0);
+        // Milliseconds are whole, and far below 2^53.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        each(score.max(0.0) as u64, text(&bytes(key)?.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+fn parse(cursor: &Cursor) -> Result<Place, Error> {
+    let mut parts = cursor.0.splitn(3, ':');
+    let parts = (parts.next().and_then(|wake| wake.parse().ok()), parts.next(), parts.next());
+    match parts {
+        (Some(wake), Some(kind), Some(key)) => Ok((wake, kind.to_owned(), key.to_owned())),
+        _ => Err(Error::invalid("cursor", "was not made by this adapter")),
+    }
+}

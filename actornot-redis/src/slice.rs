@@ -1,0 +1,255 @@
+//! What goes in: the keys of an entity, the calls of one trip, and which node each goes to.
+
+use actornot_core::{EntityId, Error};
+use redis::Value;
+
+use crate::row::Parts;
+use crate::statements::Verb;
+
+/// The place of everything that is stored: the namespace, cut into partitions.
+///
+/// An entity, its indexes and its outbox share a hash tag, so one script may touch all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) namespace: String,
+    pub(crate) partitions: u16,
+}
+
+impl Space {
+    /// The partition of an entity: it never moves, for their number is fixed at installation.
+    pub(crate) fn partition(&self, entity: &EntityId) -> u16 {
+        let bytes = entity.kind().bytes().chain([0]).chain(entity.key().bytes());
+        u16::try_from(crc32(bytes) % u32::from(self.partitions.max(1))).unwrap_or(0)
+    }
+
+    pub(crate) fn tag(&self, partition: u16) -> String {
+        format!("{{{}:{partition}}}", self.namespace)
+    }
+
+    /// The hash slot of a partition, as the server computes it from the tag.
+    pub(crate) fn slot(&self, partition: u16) -> u16 {
+        slot(format!("{}:{partition}", self.namespace).bytes())
+    }
+
+    pub(crate) fn key(&self, partition: u16, letters: &str, rest: &str) -> String {
+        format!("{}:{letters}:{rest}", self.tag(partition))
+    }
+
+    /// What scripts call KEYS 1 to 8: row, bodies, delayed, seen, state; ready, locked and names of the kind.
+    pub(crate) fn keys(&self, entity: &EntityId) -> Vec<String> {
+        let partition = self.partition(entity);
+        let own = ["e", "m", "d", "s", "z"].map(|letter| self.key(partition, letter, &entity.to_string()));
+        let shared = ["r", "l", "k"].map(|letter| self.key(partition, letter, entity.kind()));
+        own.into_iter().chain(shared).collect()
+    }
+
+    /// KEYS 9 to 11: dead letters of the entity, of the kind, and their order.
+    pub(crate) fn dead_keys(&self, entity: &EntityId) -> [String; 3] {
+        let partition = self.partition(entity);
+        [
+            self.key(partition, "x", &entity.to_string()),
+            self.key(partition, "y", entity.kind()),
+            self.key(partition, "i", entity.kind()),
+        ]
+    }
+
+    /// What a partition has given out, and what has arrived there.
+    pub(crate) fn record(&self, partition: u16) -> String {
+        format!("{}:p", self.tag(partition))
+    }
+
+    /// Sends that are staged for another partition.
+    pub(crate) fn channel(&self, from: u16, to: u16) -> String {
+        self.key(from, "o", &to.to_string())
+    }
+
+    /// The partitions that something is staged for.
+    pub(crate) fn channels(&self, from: u16) -> String {
+        format!("{}:oc", self.tag(from))
+    }
+}
+
+/// One call to one partition.
+pub(crate) struct Call {
+    pub(crate) partition: u16,
+    pub(crate) what: What,
+    pub(crate) keys: Vec<String>,
+    pub(crate) args: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum What {
+    Script(&'static Verb),
+    /// A command that only reads.
+    Read(&'static str),
+}
+
+impl Call {
+    pub(crate) fn new(partition: u16, what: What, keys: Vec<String>) -> Self {
+        Self { partition, what, keys, args: Vec::new() }
+    }
+
+    /// A script about an entity, which knows itself by its key.
+    pub(crate) fn entity(space: &Space, verb: &'static Verb, entity: &EntityId) -> Self {
+        Self::new(space.partition(entity), What::Script(verb), space.keys(entity)).arg(entity.key())
+    }
+
+    pub(crate) fn arg(mut self, value: impl Into<Vec<u8>>) -> Self {
+        self.args.push(value.into());
+        self
+    }
+
+    pub(crate) fn number(self, value: impl std::fmt::Display) -> Self {
+        self.arg(value.to_string())
+    }
+
+    /// Whether it may be sent again after a lost answer.
+    pub(crate) fn reads(&self) -> bool {
+        match self.what {
+            What::Script(verb) => verb.reads,
+            What::Read(_) => true,
+        }
+    }
+
+    /// Its bytes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        let keys = self.keys.iter().map(|key| key.len() + 16).sum::<usize>();
+        keys + self.args.iter().map(|arg| arg.len() + 16).sum::<usize>() + 64
+    }
+
+    /// As it is sent; with its whole text where the server has forgotten the script.
+    pub(crate) fn command(&self, whole: bool) -> redis::Cmd {
+        let mut command = match self.what {
+            What::Read(name) => redis::cmd(name),
+            What::Script(verb) if whole => {
+                let mut command = redis::cmd(if verb.reads { "EVAL_RO" } else { "EVAL" });
+                command.arg(verb.text).arg(self.keys.len());
+                command
+            }
+            What::Script(verb) => {
+                let mut command = redis::cmd(if verb.reads { "EVALSHA_RO" } else { "EVALSHA" });
+                command.arg(verb.hash.as_str()).arg(self.keys.len());
+                command
+            }
+        };
+        command.arg(&self.keys);
+        for arg in &self.args {
+            command.arg(arg.as_slice());
+        }
+        command
+    }
+}
+
+pub(crate) type Address = (String, u16);
+
+/// Which node owns which slots; empty when it must be asked for.
+#[derive(Default)]
+pub(crate) struct Map(pub(crate) Vec<(u16, u16, Address)>);
+
+impl Map {
+    pub(crate) fn owner(&self, slot: u16) -> Option<&Address> {
+        self.0.iter().find(|(first, last, _)| (*first..=*last).contains(&slot)).map(|(_, _, address)| address)
+    }
+
+    /// `[first slot, last slot, [host, port, ..] of the primary, replicas..]` for each range.
+    pub(crate) fn parse(value: Value, asked: &Address) -> Result<Self, Error> {
+        let mut map = Vec::new();
+        for range in Parts::of(value)?.rest() {
+            let mut range = Parts::of(range)?;
+            let (first, last) = (range.number()?.unwrap_or(0), range.number()?.unwrap_or(0));
+            let mut primary = Parts::of(range.value())?;
+            let host = primary.text()?;
+            let port = u16::try_from(primary.number()?.unwrap_or(0)).unwrap_or(0);
+            let host = match host.as_deref().map(|host| host.trim_matches(['[', ']'])) {
+                // The one that was asked; or a cluster of one node that does not know its own name.
+                None | Some("") => Some(asked.0.clone()),
+                // Of no known name; perhaps of a known address, behind its id.
+                Some("?") => {
+                    primary.value();
+                    ip(primary.value())?
+                }
+                Some(host) => Some(host.to_owned()),
+            };
+            let Some(address) = host.filter(|_| port > 0).map(|host| (host, port)) else { continue };
+            let slot = |number: u64| u16::try_from(number).unwrap_or(u16::MAX);
+            map.push((slot(first), slot(last), address));
+        }
+        Ok(Self(map))
+    }
+}
+
+/// What stands behind `ip` among the other names of a node.
+fn ip(names: Value) -> Result<Option<String>, Error> {
+    if names == Value::Nil {
+        return Ok(None);
+    }
+    let mut names = Parts::of(names)?;
+    while let Some(name) = names.text()? {
+        let value = names.text()?;
+        if name == "ip" {
+            return Ok(value.filter(|ip| !ip.is_empty()));
+        }
+    }
+    Ok(None)
+}
+
+/// CRC-32 (IEEE).
+fn crc32(bytes: impl Iterator<Item = u8>) -> u32 {
+    !bytes.fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// CRC-16 (XMODEM) modulo the number of slots.
+pub(crate) fn slot(bytes: impl Iterator<Item = u8>) -> u16 {
+    let crc = bytes.fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    });
+    crc % 16384
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::{Map, crc32, slot};
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    /// The owner of all slots, as a server names it.
+    fn owner(host: Value, port: i64, more: Option<Value>) -> Option<(String, u16)> {
+        let node = [host, Value::Int(port), text("id")].into_iter().chain(more).collect();
+        let range = Value::Array(vec![Value::Int(0), Value::Int(16383), Value::Array(node)]);
+        let map = Map::parse(Value::Array(vec![range]), &("asked".to_owned(), 1)).unwrap();
+        map.owner(7).cloned()
+    }
+
+    #[test]
+    fn nodes_are_found_by_whatever_they_are_called() {
+        let at = |host: &str| Some((host.to_owned(), 7000));
+        assert_eq!(owner(text("10.0.0.1"), 7000, None), at("10.0.0.1"));
+        assert_eq!(owner(text("::1"), 7000, None), at("::1"));
+        assert_eq!(owner(text("[::1]"), 7000, None), at("::1"));
+        assert_eq!(owner(Value::Nil, 7000, None), at("asked"));
+        assert_eq!(owner(text(""), 7000, None), at("asked"));
+        assert_eq!(owner(text("?"), 7000, None), None);
+        assert_eq!(
+            owner(text("?"), 7000, Some(Value::Array(vec![text("ip"), text("10.0.0.1")]))),
+            at("10.0.0.1")
+        );
+        assert_eq!(owner(text("?"), 7000, Some(Value::Map(vec![(text("ip"), text("::1"))]))), at("::1"));
+        assert_eq!(owner(text("?"), 7000, Some(Value::Array(vec![]))), None);
+        assert_eq!(owner(text("10.0.0.1"), 0, None), None);
+    }
+
+    #[test]
+    fn checksums_are_those_of_everybody_else() {
+        assert_eq!(crc32("123456789".bytes()), 0xcbf4_3926);
+        assert_eq!(slot("123456789".bytes()), 0x31c3);
+        assert_eq!(slot("foo".bytes()), 12182);
+    }
+}
