@@ -372,6 +372,9 @@ fn guards(row: &Row, commit: &Commit, batch: &[Queued], wants: bool) -> Vec<Docu
     }
     if !batch.is_empty() {
         guards.push(doc! { "case": statements::paused(), "then": refuse("moved") });
+        // A resume sets the counters back.
+        let counted = doc! { "$ne": ["$deliveries", i64::from(row.deliveries)] };
+        guards.push(doc! { "case": counted, "then": refuse("moved") });
     }
     guards
 }

@@ -1,8 +1,8 @@
 //! Posts: look, insert, mark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use actornot_core::{Admission, Enqueue, Enqueued, EntityId, Error, Grant};
+use actornot_core::{Admission, Enqueue, Enqueued, EntityId, Error, Grant, Inspect as _};
 use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
@@ -46,8 +46,20 @@ impl MongoQueue {
 
     /// Inserts what is new and has room.
     async fn store(&self, items: &[Enqueue], rows: &[Row]) -> Result<Vec<Stored>, Error> {
-        // Only where the limit matters, ids are asked for: they do not count twice.
-        let room = |item: &Enqueue, row: &Row| item.backlog_limit.saturating_sub(row.pending);
+        // Only where the limit matters, what is there is counted, and ids are asked for: they do not count twice.
+        let left = |item: &Enqueue, row: &Row| item.backlog_limit.saturating_sub(row.pending);
+        let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > left(item, row));
+        let tight: Vec<EntityId> = tight.map(|(item, _)| item.entity.clone()).collect();
+        let mut counted = BTreeMap::new();
+        if !tight.is_empty() {
+            let seen = self.read(&tight).await?;
+            counted.extend(
+                tight.into_iter().zip(seen).filter_map(|(entity, seen)| Some((entity, seen?.pending))),
+            );
+        }
+        let room = |item: &Enqueue, row: &Row| {
+            item.backlog_limit.saturating_sub(counted.get(&item.entity).copied().unwrap_or(row.pending))
+        };
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > room(item, row));
         let mut known = self
             .known(
@@ -227,7 +239,9 @@ impl MongoQueue {
 /// What to do with the entity of an item: the stages of its update.
 fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Vec<Document>) {
     let queued = stored.queued || stored.is_known() && !row.head.is_empty();
-    let bump = statements::bump(stored.count, queued, stored.due);
+    // Whoever stored a known id may have died before it told the entity, of a delayed message too.
+    let late = row.late.filter(|_| stored.is_known()).map(|(due, _)| due);
+    let bump = statements::bump(stored.count, queued, stored.due.into_iter().chain(late).min());
     let Some(request) = &item.lock else { return (Step::None, [bump, vec![wake()]].concat()) };
     let mut head = row.head.clone();
     if !row.more {

@@ -13,6 +13,7 @@ use mongodb::bson::{Bson, Document, Timestamp, doc};
 use crate::MongoQueue;
 use crate::codec::{self, int, literal, name, small, text, unsigned};
 use crate::connection::{Outcome, documents};
+use crate::error::after_write;
 use crate::row::Row;
 use crate::statements::{self, refuse, update, wake};
 use crate::turn::{AGAIN, crowded};
@@ -180,15 +181,15 @@ impl Inspect for MongoQueue {
             db.write(update(&db.messages, vec![all])).await?.check()?;
             let filter = doc! { "_id": id.clone(), "gone": { "$exists": false } };
             let statement = doc! { "q": filter, "u": statements::purge(row.mark) };
-            let reply = db.write(update(&db.entities, vec![statement])).await?;
+            let reply = db.write(update(&db.entities, vec![statement])).await.map_err(after_write)?;
             match reply.outcome(0) {
                 Outcome::Applied => return Ok(reply.n > 0),
                 // Something was posted meanwhile: what its entity was told must stay true.
                 Outcome::Refused(_) => {}
-                Outcome::Failed(error) => return Err(error),
+                Outcome::Failed(error) => return Err(after_write(error)),
             }
         }
-        Err(crowded())
+        Err(after_write(crowded()))
     }
 
     async fn doctor(&self) -> Result<DurabilityReport, Error> {

@@ -4,7 +4,7 @@ use actornot_core::{Commit, EntityId, Error, Grant, Lease, LockRequest, Next, Tr
 use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
-use crate::codec::{millis, name};
+use crate::codec::{date, millis, name};
 use crate::connection::Outcome;
 use crate::error::after_write;
 use crate::row::{Queued, Row, batch, handed};
@@ -96,11 +96,11 @@ impl MongoQueue {
             let rows = self.look(&entities, most).await?;
             let (mut steps, mut statements) = (Vec::new(), Vec::new());
             for ((index, item), mut row) in open.iter().copied().zip(rows) {
+                let mistaken = row.head.is_empty() && row.is_mistaken();
                 let head = std::mem::take(&mut row.head);
-                let is_empty = head.is_empty();
                 let step = Step::of(&row, &item.request, head);
                 if matches!(step, Step::None) {
-                    if is_empty && row.queued && row.is_free(item.request.nonce) {
+                    if mistaken && row.is_free(item.request.nonce) {
                         self.mend(&item.entity, &row).await?;
                     }
                     set(&mut answers, index, Ok(None));
@@ -132,16 +132,19 @@ impl MongoQueue {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(crowded()))).collect())
     }
 
-    /// The row says that something is queued, and nothing is: a known id was posted again, or somebody deleted
-    /// messages by hand. Without this, `due` would report it for ever.
+    /// The row says that something is queued or delayed, and nothing is: a known id was posted again, a purge was
+    /// quicker than a poster, or somebody deleted messages by hand. Without this, `due` would report it for ever.
     pub(crate) async fn mend(&self, entity: &EntityId, row: &Row) -> Result<(), Error> {
         let db = &self.inner.connection;
         let Some(fence) = row.fence else { return Ok(()) };
         let mut set = doc! { "queued": false };
-        if row.late.is_none() {
-            set.insert("pending", 0_i64);
-            set.insert("delayed_at", "$$REMOVE");
-        }
+        match row.late {
+            Some((due, _)) => set.insert("delayed_at", date(due)),
+            None => {
+                set.insert("pending", 0_i64);
+                set.insert("delayed_at", "$$REMOVE")
+            }
+        };
         let filter = doc! { "_id": name(entity), "mark": row.mark, "fence": signed(fence) };
         let statement = doc! { "q": filter, "u": [{ "$set": set }, wake()] };
         db.write(update(&db.entities, vec![statement])).await?.check()
@@ -185,7 +188,10 @@ impl MongoQueue {
             }
             let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
             let empty = doc! { "$or": [!row.head.is_empty(), { "$eq": ["$mark", row.mark] }] };
-            let ours = doc! { "$and": [statements::held_by(nonce), same, empty] };
+            let unpaused = doc! { "$or": [next.is_empty(), { "$not": [statements::paused()] }] };
+            // Also the counters, which a resume sets back.
+            let counted = doc! { "$eq": ["$deliveries", i64::from(row.deliveries)] };
+            let ours = doc! { "$and": [statements::held_by(nonce), same, empty, unpaused, counted] };
             let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
             let mut stages = vec![doc! { "$set": { "fence": raised } }];
             if next.is_empty() {

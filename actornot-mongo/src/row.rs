@@ -35,6 +35,7 @@ pub(crate) struct Row {
     pub(crate) pending: u64,
     pub(crate) mark: i64,
     pub(crate) queued: bool,
+    delayed_at: Option<i64>,
     wait: Option<(Waiting, i64)>,
     pub(crate) paused: Option<String>,
     pub(crate) last_error: Option<String>,
@@ -84,6 +85,7 @@ impl Row {
             pending: unsigned(int(row, "pending")),
             mark: int(row, "mark"),
             queued: row.get_bool("queued").unwrap_or(false),
+            delayed_at: moment(row, "delayed_at"),
             wait,
             paused: optional(row, "paused"),
             last_error: optional(row, "last_error"),
@@ -104,6 +106,13 @@ impl Row {
     /// Locked by this grant, whether or not its lease has run out meanwhile.
     pub(crate) fn is_held_by(&self, nonce: Nonce) -> bool {
         self.deadline.is_some() && self.nonce.as_deref() == Some(&nonce.to_string())
+    }
+
+    /// It says that something is queued, or delayed until a moment, and nothing is.
+    pub(crate) fn is_mistaken(&self) -> bool {
+        let first = self.late.map(|(due, _)| due);
+        self.head.is_empty() && self.queued
+            || self.delayed_at.is_some_and(|at| first.is_none_or(|due| at < due))
     }
 
     /// What it waits for, if that is not over.

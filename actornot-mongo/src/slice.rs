@@ -284,8 +284,10 @@ impl MongoQueue {
             command.insert("ordered", true);
             let reply = db.write(command).await?;
             reply.check()?;
-            if !(0..marks.len()).any(|index| reply.duplicate(index)) {
-                break;
+            // Two created the same entity. What was told before it is not told twice.
+            match (0..marks.len()).find(|index| reply.duplicate(*index)) {
+                Some(told) => drop(marks.drain(..told)),
+                None => break,
             }
         }
         let held = incoming.iter().filter_map(|incoming| {

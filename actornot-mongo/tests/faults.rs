@@ -106,6 +106,21 @@ async fn a_primary_that_is_killed_under_load_is_replaced_and_nothing_that_was_an
     drop(told.recv().unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_steps_down_under_load_is_replaced_and_nothing_that_was_answered_is_lost() {
+    let server = own(Service::MongoThree);
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    let url = server.url().to_owned();
+    let step_down = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(Client::with_uri_str(&url)).unwrap();
+        // It closes the connection it was told on.
+        let told = doc! { "replSetStepDown": 30, "secondaryCatchUpPeriodSecs": 5 };
+        let _ = runtime.block_on(client.database("admin").run_command(told).into_future());
+    };
+    kill_under_load(Arc::new(queue), step_down).await;
+}
+
 #[tokio::test]
 async fn a_run_role_needs_no_more_than_the_four_rights() {
     let server = own_with(Service::Mongo, &[("auth", "")]);

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use actornot_core::{Effect, Envelope, Inspect, LockableQueue, Updated};
+use actornot_core::{Admission, Effect, Envelope, Inspect, LockableQueue, Updated};
 use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::{Document, doc};
 use actornot_testkit::servers::{Service, url};
@@ -55,6 +55,37 @@ async fn a_message_whose_poster_died_before_it_told_anybody_is_found_and_run() {
     let done = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
     assert_eq!(done, Updated::Released { next_due: None::<Duration> });
     assert!(queue.due(&query).await.unwrap().entities.is_empty());
+}
+
+#[tokio::test]
+async fn a_delayed_message_whose_poster_died_is_told_of_when_it_is_posted_again() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let mut item = post("a", "1");
+    item.messages[0].delay = Duration::from_secs(60);
+    ok(&queue, item.clone()).await;
+    place.outside().await.collection::<Document>("actornot_entity").delete_many(doc! {}).await.unwrap();
+    let query = actornot_core::DueQuery { kinds: vec!["counter".to_owned()], limit: 10, after: None };
+    assert_eq!(queue.due(&query).await.unwrap().next, None);
+    assert_eq!(ok(&queue, item).await.admissions, [Admission::Duplicate]);
+    assert!(queue.due(&query).await.unwrap().next.is_some());
+}
+
+#[tokio::test]
+async fn an_entity_that_waits_for_a_delayed_message_which_is_gone_is_not_due_for_ever() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let mut item = post("a", "1");
+    item.messages[0].delay = Duration::from_secs(60);
+    ok(&queue, item).await;
+    let db = place.outside().await;
+    db.collection::<Document>("actornot_message").delete_many(doc! {}).await.unwrap();
+    let over = doc! { "$currentDate": { "delayed_at": true, "wake_at": true } };
+    db.collection::<Document>("actornot_entity").update_one(doc! {}, over).await.unwrap();
+    let query = actornot_core::DueQuery { kinds: vec!["counter".to_owned()], limit: 10, after: None };
+    assert_eq!(queue.due(&query).await.unwrap().entities, [entity("a")]);
+    assert!(lock(&queue, "a").await.is_none());
+    assert_eq!(queue.due(&query).await.unwrap(), actornot_core::Due::default());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const OLDEST: i64 = 120_000;
 pub(crate) async fn check(server: &Server) -> Result<(), Error> {
     let row = ask(server).await?;
     let version: i64 = row.try_get("version").map_err(answer)?;
-    if version < OLDEST {
+    if is_too_old(version) {
         let found: String = row.try_get("server").map_err(answer)?;
         let needed = OLDEST / 10_000;
         let text = format!("the server is PostgreSQL {found}, version {needed} or newer is needed");
@@ -102,5 +102,20 @@ impl PostgresQueue {
             server: format!("PostgreSQL {version}"),
             settings: settings(&row).map_err(answer)?,
         })
+    }
+}
+
+fn is_too_old(version: i64) -> bool {
+    version < OLDEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_before_the_oldest_is_too_old() {
+        assert!(is_too_old(110_022) && is_too_old(0));
+        assert!(!is_too_old(120_000) && !is_too_old(180_001));
     }
 }

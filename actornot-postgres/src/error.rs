@@ -119,7 +119,7 @@ fn driver(error: sqlx::Error, lost: ErrorKind) -> Error {
     use sqlx::Error::{ColumnDecode, ColumnNotFound, Configuration, Decode, Encode, Protocol, Tls};
     let (kind, what) = match &error {
         // The call was applied if it writes, whatever came of its answer.
-        ColumnDecode { .. } | Decode(_) if lost == ErrorKind::UnknownOutcome => {
+        ColumnDecode { .. } | Decode(_) | ColumnNotFound(_) if lost == ErrorKind::UnknownOutcome => {
             (lost, "an answer does not decode")
         }
         ColumnDecode { .. } | Decode(_) => (ErrorKind::Corrupt, "a stored row does not decode"),

@@ -67,8 +67,7 @@ pub(crate) async fn check(nodes: &Nodes) -> Result<(), Error> {
     let primaries = patiently(nodes).await?;
     for primary in &primaries {
         let version = primary.get("redis_version");
-        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
-        if major < OLDEST {
+        if is_too_old(version) {
             return Err(incompatible(format!(
                 "{} is Redis {version}, this adapter needs at least {OLDEST}.0",
                 primary.name
@@ -145,4 +144,19 @@ fn describe(primaries: &[Primary]) -> DurabilityReport {
     }
     let version = primaries.first().map_or("unknown", |primary| primary.get("redis_version"));
     DurabilityReport { server: format!("Redis {version}"), settings }
+}
+
+fn is_too_old(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0) < OLDEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_before_the_oldest_or_of_no_version_is_too_old() {
+        assert!(["6.2.14", "5.0", "", "x"].iter().all(|version| is_too_old(version)));
+        assert!(["7.0.0", "7.4.1", "10.0"].iter().all(|version| !is_too_old(version)));
+    }
 }

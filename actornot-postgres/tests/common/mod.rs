@@ -79,3 +79,28 @@ pub(crate) async fn sql(db: &mut PgConnection, text: impl Into<String>) {
 pub(crate) async fn number(db: &mut PgConnection, text: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(text.to_owned())).fetch_one(db).await.unwrap()
 }
+
+/// A role that is dropped with it.
+pub(crate) struct Role(pub(crate) String);
+
+impl Role {
+    pub(crate) async fn new(settings: &str) -> Self {
+        let name = fresh("r");
+        sql(
+            &mut outside().await,
+            format!("CREATE ROLE {name} LOGIN SUPERUSER; {}", settings.replace("{r}", &name)),
+        )
+        .await;
+        Self(name)
+    }
+
+    pub(crate) fn config(&self, namespace: &Namespace) -> PostgresConfig {
+        PostgresConfig::new(format!("{}?user={}", server(), self.0)).namespace(&namespace.0)
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        detached(format!("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; DROP ROLE {0}", self.0));
+    }
+}

@@ -168,3 +168,16 @@ async fn append_all(
     }
     Err(actornot_core::Error::new(actornot_core::ErrorKind::Conflict, "the queue never ends"))
 }
+
+pub(crate) async fn an_empty_namespace_is_opened_by_many_at_once(lab: &Lab) -> Check {
+    let scene = scene!(G1, given "a namespace that was never used", when "six processes open it at the same time, and post", usually "what is missing is made without a lock, or one finds it half made");
+    let (a, b, c, d, e, f) =
+        tokio::join!(lab.open(), lab.open(), lab.open(), lab.open(), lab.open(), lab.open());
+    let alice = entity("alice");
+    let mut expected = Vec::new();
+    for (nth, instance) in [&a, &b, &c, &d, &e, &f].into_iter().enumerate() {
+        expected.push(format!("m{nth}"));
+        instance.post(&alice, &expected[nth]).await?;
+    }
+    scene.same("the queue", expected, a.queued(&alice).await?)
+}
