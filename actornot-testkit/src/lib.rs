@@ -30,6 +30,8 @@ mod lab;
 #[cfg(feature = "suite")]
 mod list;
 #[cfg(feature = "suite")]
+pub mod log;
+#[cfg(feature = "suite")]
 pub mod oddities;
 #[cfg(feature = "suite")]
 pub mod outage;
