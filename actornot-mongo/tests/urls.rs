@@ -3,11 +3,14 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{ErrorKind, Inspect as _};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::log::Log;
+use actornot_testkit::outage::errors_of_an_outage;
 use actornot_testkit::servers::{self, Service};
 
 use crate::common::{ok, post};
@@ -88,4 +91,23 @@ async fn a_password_and_a_payload_are_in_no_error_no_debug_and_no_log() {
     }
     seen += &log.text();
     assert!(!seen.contains(password) && !seen.contains("swordfish"), "{seen}");
+}
+
+/// On the paths that do log: a commit, a sweep and reconnects that fail.
+#[tokio::test]
+async fn an_outage_tells_no_password_and_no_payload() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter("trace").with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = servers::own(Service::MongoAuth);
+    let config = MongoConfig::new(server.url()).patience(Duration::from_secs(1));
+    let queue = MongoQueue::open(config).await.unwrap();
+    let password = server.url().split_once('@').unwrap().0.rsplit_once(':').unwrap().1.to_owned();
+    let server = RefCell::new(server);
+    let (stop, start) = (|| server.borrow_mut().kill(), || server.borrow_mut().restart());
+    let errors = errors_of_an_outage(Arc::new(queue), &log, "classified", stop, start).await;
+    let all = format!("{} {errors}", log.text());
+    assert!(!all.contains(&password) && !all.contains("classified"), "{all}");
 }

@@ -27,13 +27,13 @@ CREATE FUNCTION {schema}.peek_v1(verb text, kind_ text, key_ text, count_ bigint
 RETURNS TABLE (id text, payload text, headers text) LANGUAGE plpgsql STABLE
 {read} AS $$
 #variable_conflict use_column
-DECLARE id_ bigint; now_ timestamptz := clock_timestamp();
+DECLARE id_ bigint; head_ bigint; now_ timestamptz := clock_timestamp();
 BEGIN
   PERFORM guard_v1(verb, 'peek');
-  SELECT e.id INTO id_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
+  SELECT e.id, e.head INTO id_, head_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   RETURN QUERY SELECT q.id, q.payload, q.headers FROM (
     (SELECT 0 AS late, NULL::timestamptz AS at_, m.seq AS n, m.id, m.payload, m.headers FROM message m
-      WHERE m.entity = id_ ORDER BY m.seq LIMIT count_)
+      WHERE m.entity = id_ AND m.seq >= head_ ORDER BY m.seq LIMIT count_)
     UNION ALL
     (SELECT 1, d.due_at, d.n, d.id, d.payload, d.headers FROM delayed d
       WHERE d.entity = id_ AND d.due_at <= now_ ORDER BY d.due_at, d.n LIMIT count_)) q
@@ -82,7 +82,7 @@ BEGIN
 END $$;
 
 -- redrive: a dead letter goes back to the head or the tail of its queue, beyond the backlog limit.
-CREATE FUNCTION {schema}.redrive_v1(verb text, patience bigint, kind_ text, key_ text, number_ bigint, head boolean)
+CREATE FUNCTION {schema}.redrive_v1(verb text, patience bigint, kind_ text, key_ text, number_ bigint, at_head boolean)
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
@@ -94,14 +94,15 @@ BEGIN
   SELECT e.* INTO row_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
   IF letter.number IS NULL THEN RETURN QUERY SELECT false; RETURN; END IF;
-  SELECT CASE WHEN head THEN min(m.seq) - 1 END INTO place FROM message m WHERE m.entity = row_.id;
+  SELECT CASE WHEN at_head THEN min(m.seq) - 1 END INTO place FROM message m
+    WHERE m.entity = row_.id AND m.seq >= row_.head;
   INSERT INTO message (entity, seq, id, payload, headers)
     VALUES (row_.id, coalesce(place, row_.tail + 1), letter.id, letter.payload, letter.headers);
   -- A new head has not been handed out yet; the next one in line starts over with it. Also while a run of the old head
   -- is under way, for a run that fails would leave its attempts to whoever is the head.
-  UPDATE entity e SET tail = e.tail + 1, pending = e.pending + 1, queued = e.queued + 1,
+  UPDATE entity e SET head = least(e.head, place), tail = e.tail + 1, pending = e.pending + 1, queued = e.queued + 1,
       since = CASE WHEN e.queued = 0 THEN now_ ELSE e.since END,
-      deliveries = CASE WHEN head THEN 0 ELSE e.deliveries END, charged = CASE WHEN head THEN 0 ELSE e.charged END
+      deliveries = CASE WHEN at_head THEN 0 ELSE e.deliveries END, charged = CASE WHEN at_head THEN 0 ELSE e.charged END
     WHERE e.id = row_.id;
   RETURN QUERY SELECT true;
 END $$;
@@ -140,7 +141,7 @@ BEGIN
   PERFORM begin_v1(verb, 'purge', patience);
   now_ := lock_v1(json_build_array(json_build_array(kind_, key_)), false);
   UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
-      handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, since = NULL,
+      handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
       delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false
     WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
   DELETE FROM message m WHERE m.entity = id_;

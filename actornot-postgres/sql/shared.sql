@@ -35,7 +35,8 @@ BEGIN
   RETURN clock_timestamp();
 END $$;
 
--- Step 2: delayed messages that are due join the tail, in order of their due time, with fresh sequence.
+-- Step 2: delayed messages that are due join the tail, in order of their due time, with fresh sequence; at most 1000 of
+-- an entity in one call, for its neighbours in the slice wait meanwhile.
 CREATE FUNCTION {schema}.promote_v1(names json, now_ timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE due bigint[];
@@ -43,17 +44,22 @@ BEGIN
   SELECT array_agg(DISTINCT e.id) INTO due FROM json_array_elements(names) v
   JOIN entity e ON e.kind = v->>0 AND e.key = v->>1 WHERE e.delayed_at <= now_;
   IF due IS NULL THEN RETURN; END IF;
-  WITH gone AS (
-    DELETE FROM delayed d USING unnest(due) u WHERE d.entity = u AND d.due_at <= now_
+  WITH first AS (
+    SELECT f.entity, f.due_at, f.n FROM unnest(due) u CROSS JOIN LATERAL (SELECT d.entity, d.due_at, d.n FROM delayed d
+      WHERE d.entity = u AND d.due_at <= now_ ORDER BY d.due_at, d.n LIMIT 1000) f),
+  gone AS (
+    DELETE FROM delayed d USING first f WHERE d.entity = f.entity AND d.due_at = f.due_at AND d.n = f.n
     RETURNING d.entity, d.due_at, d.n, d.id, d.payload, d.headers),
   placed AS (SELECT g.*, e.tail + row_number() OVER (PARTITION BY g.entity ORDER BY g.due_at, g.n) AS seq
     FROM gone g JOIN entity e ON e.id = g.entity),
   ins AS (INSERT INTO message (entity, seq, id, payload, headers)
     SELECT entity, seq, id, payload, headers FROM placed),
-  moved AS (SELECT entity, count(*) AS count, max(seq) AS tail FROM placed GROUP BY entity)
+  moved AS (SELECT DISTINCT ON (entity) entity, count(*) OVER (PARTITION BY entity) AS count, seq AS tail, due_at, n
+    FROM placed ORDER BY entity, seq DESC)
   UPDATE entity e SET tail = m.tail, queued = e.queued + m.count,
     since = CASE WHEN e.queued = 0 THEN now_ ELSE e.since END,
-    delayed_at = (SELECT min(d.due_at) FROM delayed d WHERE d.entity = e.id AND d.due_at > now_)
+    delayed_at = (SELECT d.due_at FROM delayed d WHERE d.entity = e.id AND (d.due_at, d.n) > (m.due_at, m.n)
+      ORDER BY d.due_at, d.n LIMIT 1)
   FROM moved m WHERE e.id = m.entity;
 END $$;
 
@@ -65,7 +71,7 @@ DECLARE deep boolean := random() * 256 < cardinality(payloads);
 BEGIN
   RETURN QUERY
   WITH msg AS MATERIALIZED (
-    SELECT o.n, e.id AS entity, e.pending, e.tail, m.id, o.payload, m.headers, m."limit", coalesce(m.delay, 0) AS delay,
+    SELECT o.n, e.id AS entity, e.pending, e.tail, e.delayed_at, m.id, o.payload, m.headers, m."limit", coalesce(m.delay, 0) AS delay,
       m.retention, now_ + m.retention * interval '1 ms' AS expires,
       EXISTS (SELECT FROM seen s WHERE s.entity = e.id AND s.id = m.id AND s.expires > now_) AS seen,
       min(o.n) FILTER (WHERE m.retention > 0) OVER (PARTITION BY e.id, m.id) AS first
@@ -83,7 +89,8 @@ BEGIN
     FROM counted c),
   taken AS MATERIALIZED (
     SELECT *, tail + row_number() OVER (PARTITION BY entity ORDER BY j.n) AS seq,
-      CASE WHEN delay > 0 THEN now_ + delay * interval '1 ms' END AS due_at
+      -- While messages that are due still wait to be promoted, a new one joins behind them.
+      CASE WHEN delay > 0 OR delayed_at <= now_ THEN now_ + delay * interval '1 ms' END AS due_at
     FROM judged j WHERE answer = 'accepted'),
   ins AS (INSERT INTO message (entity, seq, id, payload, headers)
     SELECT t.entity, t.seq, t.id, t.payload, t.headers FROM taken t WHERE t.due_at IS NULL),
@@ -113,7 +120,7 @@ RETURNS TABLE (item int, part text, n int, answer json, id text, payload text, h
 #variable_conflict use_column
 BEGIN
   WITH want AS MATERIALIZED (
-    SELECT e.id, w.nonce, now_ + w.ms * interval '1 ms' AS deadline, w.max, e.handed,
+    SELECT e.id, e.head, w.nonce, now_ + w.ms * interval '1 ms' AS deadline, w.max, e.handed,
       CASE WHEN e.deadline IS NOT NULL AND e.handed <> '{}' THEN 1 ELSE e.batch_limit END AS batch_limit,
       e.deadline IS NOT NULL AND e.nonce = w.nonce AS again
     FROM json_to_recordset(items) AS w(kind text, key text, nonce uuid, ms bigint, max bigint)
@@ -122,15 +129,16 @@ BEGIN
       OR (e.nonce IS DISTINCT FROM w.nonce AND e.queued > 0 AND e.paused IS NULL
         AND (e.wait_until IS NULL OR e.wait_until <= now_)
         AND (e.deadline IS NULL OR e.deadline <= now_ OR e.deadline > now_ + interval '1 hour'))),
-  head AS (
+  next AS (
     SELECT w.*, CASE WHEN w.again THEN w.handed ELSE (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m
-        WHERE m.entity = w.id ORDER BY m.seq LIMIT greatest(least(w.max, w.batch_limit), 1)) h) END AS seqs FROM want w)
+        WHERE m.entity = w.id AND m.seq >= w.head ORDER BY m.seq LIMIT greatest(least(w.max, w.batch_limit), 1)) h) END AS seqs
+    FROM want w)
   UPDATE entity e SET deadline = h.deadline, nonce = h.nonce,
     fence = e.fence + CASE WHEN h.again THEN 0 ELSE 1 END,
-    handed = h.seqs, batch_limit = CASE WHEN h.again THEN e.batch_limit ELSE h.batch_limit END,
+    handed = h.seqs, head = CASE WHEN h.again THEN e.head ELSE h.seqs[1] END, batch_limit = CASE WHEN h.again THEN e.batch_limit ELSE h.batch_limit END,
     deliveries = e.deliveries + CASE WHEN h.again THEN 0 ELSE 1 END,
     charged = e.charged + CASE WHEN h.again OR cardinality(h.seqs) <> 1 THEN 0 ELSE 1 END
-  FROM head h WHERE e.id = h.id AND h.seqs IS NOT NULL;
+  FROM next h WHERE e.id = h.id AND h.seqs IS NOT NULL;
   RETURN QUERY
   WITH got AS MATERIALIZED (
     SELECT w.item, e.* FROM json_to_recordset(items) AS w(item int, kind text, key text, nonce uuid)
@@ -151,5 +159,5 @@ CREATE FUNCTION {schema}.mend_v1(names json) RETURNS void LANGUAGE plpgsql VOLAT
 #variable_conflict use_column
 BEGIN
   UPDATE entity e SET pending = greatest(e.pending - e.queued, 0), queued = 0 FROM json_array_elements(names) v
-    WHERE e.kind = v->>0 AND e.key = v->>1 AND e.queued > 0 AND NOT EXISTS (SELECT FROM message m WHERE m.entity = e.id);
+    WHERE e.kind = v->>0 AND e.key = v->>1 AND e.queued > 0 AND NOT EXISTS (SELECT FROM message m WHERE m.entity = e.id AND m.seq >= e.head);
 END $$;

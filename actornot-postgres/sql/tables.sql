@@ -8,7 +8,10 @@ CREATE TABLE {schema}.entity (
   fence bigint NOT NULL, nonce uuid, deadline timestamptz, last_commit uuid,
   handed bigint[] NOT NULL DEFAULT '{}',
   deliveries bigint NOT NULL DEFAULT 0, charged bigint NOT NULL DEFAULT 0, batch_limit bigint NOT NULL DEFAULT 4294967295,
-  pending bigint NOT NULL DEFAULT 0, queued bigint NOT NULL DEFAULT 0, tail bigint NOT NULL DEFAULT 0,
+  pending bigint NOT NULL DEFAULT 0, queued bigint NOT NULL DEFAULT 0,
+  -- No message stands before `head`, none behind `tail`. A scan that began at the first row ever would walk all those
+  -- that were deleted and that a long transaction keeps VACUUM from removing.
+  head bigint NOT NULL DEFAULT 1, tail bigint NOT NULL DEFAULT 0,
   since timestamptz, delayed_at timestamptz, wait_why text, wait_until timestamptz, paused text, last_error text,
   known boolean NOT NULL DEFAULT false,
   -- When `due` reports it; generated, so that no statement can forget it.

@@ -104,7 +104,7 @@ BEGIN
 
   -- The row: verdict, fence, and the next hand-out or the unlock, in one new version. Sees everything enqueued before (trap 1).
   WITH c AS MATERIALIZED (
-    SELECT e.id, c.commit, c.verdict, c.error, c.why, c.max, greatest(c.batch_limit, 1) AS batch_limit,
+    SELECT e.id, e.head, c.commit, c.verdict, c.error, c.why, c.max, greatest(c.batch_limit, 1) AS batch_limit,
       json_array_length(c.acked) + (c.verdict = 'dead_letter')::int AS settled, now_ + c.ms * interval '1 ms' AS deadline,
       CASE c.verdict WHEN 'wait' THEN now_ + c.after * interval '1 ms' WHEN 'pause' THEN e.wait_until END AS wait_until,
       CASE WHEN c.verdict = 'pause' THEN coalesce(c.error, '') ELSE e.paused END AS paused
@@ -112,21 +112,23 @@ BEGIN
     CROSS JOIN LATERAL json_to_record(i.v) AS c(commit uuid, kind text, key text, ms bigint, acked json, verdict text, error text,
       why text, after bigint, batch_limit bigint, max bigint)
     JOIN entity e ON e.kind = c.kind AND e.key = c.key WHERE judged[i.n] = 'apply'),
-  head AS (
+  next AS (
     SELECT c.*, CASE WHEN c.max IS NOT NULL AND c.paused IS NULL AND (c.wait_until IS NULL OR c.wait_until <= now_) THEN
-      (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = c.id
+      (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = c.id AND m.seq >= c.head
         ORDER BY m.seq LIMIT greatest(least(c.max, c.batch_limit), 1)) h) END AS seqs FROM c),
   counts AS (
     SELECT h.*, CASE WHEN h.settled > 0 THEN 0 WHEN h.why = 'not_ready' AND e.handed <> '{}' THEN greatest(e.deliveries - 1, 0)
         ELSE e.deliveries END AS deliveries,
       CASE WHEN h.settled > 0 THEN 0 WHEN h.why = 'not_ready' AND cardinality(e.handed) = 1 THEN greatest(e.charged - 1, 0)
         ELSE e.charged END AS charged
-    FROM head h JOIN entity e ON e.id = h.id)
+    FROM next h JOIN entity e ON e.id = h.id)
   UPDATE entity e SET fence = e.fence + 1, last_commit = h.commit, batch_limit = h.batch_limit,
     queued = e.queued - h.settled, pending = e.pending - h.settled,
     wait_until = h.wait_until, wait_why = CASE h.verdict WHEN 'wait' THEN h.why WHEN 'pause' THEN e.wait_why END, paused = h.paused,
     last_error = CASE h.verdict WHEN 'proceed' THEN NULL WHEN 'dead_letter' THEN h.error WHEN 'wait' THEN coalesce(h.error, e.last_error)
       ELSE e.last_error END,
+    head = CASE WHEN h.seqs IS NOT NULL THEN h.seqs[1] -- a redriven letter may stand before what was handed out
+      WHEN h.settled > 0 AND e.handed[1] = e.head THEN e.handed[h.settled] + 1 ELSE e.head END,
     handed = coalesce(h.seqs, '{}'), deadline = CASE WHEN h.seqs IS NOT NULL THEN h.deadline END,
     since = CASE WHEN h.seqs IS NULL THEN now_ ELSE e.since END,
     deliveries = h.deliveries + (h.seqs IS NOT NULL)::int, charged = h.charged + coalesce((cardinality(h.seqs) = 1)::int, 0)

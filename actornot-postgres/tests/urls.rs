@@ -3,9 +3,15 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
 use actornot_core::ErrorKind;
 use actornot_postgres::{PostgresConfig, PostgresQueue};
 use actornot_testkit::log::Log;
+use actornot_testkit::outage::errors_of_an_outage;
+use actornot_testkit::servers::{Service, own};
 
 use crate::common::*;
 
@@ -84,5 +90,24 @@ async fn no_password_and_no_payload_is_logged() {
     let error = actornot_core::LockableQueue::enqueue(&queue, &[item]).await.remove(0).unwrap_err();
     let log = log.text();
     let all = format!("{log} {error} {error:?} {queue:?}");
+    assert!(!all.contains("hunter2") && !all.contains("classified"), "{all}");
+}
+
+/// On the paths that do log: a commit, a sweep and reconnects that fail.
+#[tokio::test]
+async fn an_outage_tells_no_password_and_no_payload() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter("trace").with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = own(Service::Postgres);
+    let url = server.url().replace("postgres@", "postgres:hunter2@");
+    assert!(url.contains("hunter2"));
+    let queue = PostgresQueue::open(PostgresConfig::new(url).patience(Duration::from_secs(1))).await.unwrap();
+    let server = RefCell::new(server);
+    let (stop, start) = (|| server.borrow_mut().kill(), || server.borrow_mut().restart());
+    let errors = errors_of_an_outage(Arc::new(queue), &log, "classified", stop, start).await;
+    let all = format!("{} {errors}", log.text());
     assert!(!all.contains("hunter2") && !all.contains("classified"), "{all}");
 }

@@ -3,12 +3,15 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{ErrorKind, Inspect};
 use actornot_redis::{RedisConfig, RedisQueue};
 use actornot_testkit::log::Log;
-use actornot_testkit::servers::{Service, own};
+use actornot_testkit::outage::errors_of_an_outage;
+use actornot_testkit::servers::{Service, own, own_with};
 
 use crate::common::*;
 
@@ -73,7 +76,7 @@ async fn a_password_is_in_no_error_no_debug_and_no_log() {
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
-    subscriber.init();
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
     // Drivers may have nothing to say, and then this alone shows that it would have been kept.
     tracing::trace!("the test begins");
     let server = own(Service::Redis);
@@ -96,4 +99,23 @@ async fn a_password_is_in_no_error_no_debug_and_no_log() {
     }
     seen += &log.text();
     assert!(!seen.contains("hunter2") && !seen.contains("swordfish"), "{seen}");
+}
+
+/// On the paths that do log: a commit, a sweep and reconnects that fail.
+#[tokio::test]
+async fn an_outage_tells_no_password_and_no_payload() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter("trace").with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = own_with(Service::Redis, &[("requirepass", "hunter2")]);
+    assert!(server.url().contains("hunter2"));
+    let url = server.url();
+    let queue = RedisQueue::open(RedisConfig::new(url).patience(Duration::from_secs(1))).await.unwrap();
+    let server = RefCell::new(server);
+    let (stop, start) = (|| server.borrow_mut().kill(), || server.borrow_mut().restart());
+    let errors = errors_of_an_outage(Arc::new(queue), &log, "classified", stop, start).await;
+    let all = format!("{} {errors}", log.text());
+    assert!(!all.contains("hunter2") && !all.contains("classified"), "{all}");
 }

@@ -22,6 +22,7 @@ macro_rules! for_each_behaviour {
                 a_duplicate_is_told_even_when_the_backlog_is_full: G7,
                 a_delayed_message_waits_for_its_time: G2,
                 a_delayed_message_joins_the_tail_when_it_falls_due: G2,
+                thousands_that_fall_due_at_once_keep_their_order: G2,
                 the_lock_of_the_same_trip_sees_the_message: G5,
                 a_lock_that_is_held_is_not_granted_to_a_post: G3,
                 a_post_does_not_shorten_a_wait: G2,

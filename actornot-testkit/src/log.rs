@@ -17,6 +17,12 @@ impl Log {
         assert!(!bytes.is_empty(), "nothing was logged");
         String::from_utf8_lossy(&bytes).into_owned()
     }
+
+    /// Whether a text was written.
+    pub fn has(&self, text: &str) -> bool {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).contains(text)
+    }
 }
 
 impl Write for Log {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actornot_core::{Actornot, Error, LockableQueue, MailboxPoster};
 use tokio::task::JoinSet;
 
+use crate::log::Log;
 use crate::process::{Act, Probe, SOON, Thing, line};
 
 const POSTS: usize = 5_000;
@@ -51,6 +52,46 @@ pub async fn kill_under_load(queue: Arc<dyn LockableQueue>, kill: impl FnOnce() 
     let told = format!("{} of {POSTS} were answered, {at_the_kill} of them before the kill", ok.len());
     let _ = writeln!(std::io::stdout(), "{told}");
     mailbox.close().await;
+}
+
+/// A mailbox whose database is stopped in the middle of a run, so that its commit, posts, reads and sweeps fail, and
+/// started again. Answers with the errors they gave; what was logged, by a subscriber that the caller set for this
+/// thread, is in `log`. `secret` is in the payload of each message, and in the state.
+///
+/// # Panics
+/// If no failure was logged: then nothing is shown of what is logged.
+pub async fn errors_of_an_outage(
+    queue: Arc<dyn LockableQueue>,
+    log: &Log,
+    secret: &str,
+    stop: impl FnOnce(),
+    start: impl FnOnce(),
+) -> String {
+    let quick = |config: &mut actornot_core::Config| {
+        config.lease = Duration::from_secs(1);
+        config.call_timeout = Duration::from_secs(2);
+        config.sweep_every = Some(Duration::from_millis(200));
+    };
+    let probe = Probe::new();
+    let system = Actornot::builder(queue).runner(Thing(probe.clone())).configure(quick).build();
+    let mailbox = system.and_then(|system| system.mailbox::<Thing>()).expect("a legal configuration");
+    mailbox.post("k0", line(secret, Act::Hold)).await.expect("a database that works");
+    probe.holding(1).await;
+    stop();
+    probe.let_go(99);
+    let mut errors = String::new();
+    let failing = async {
+        while !(log.has("a commit failed") && log.has("a sweep failed")) {
+            let post = mailbox.post("k1", line(secret, Act::Say)).await.expect_err("a database that is away");
+            let read = mailbox.read("k0").await.expect_err("a database that is away");
+            errors += &format!("{post} {post:?} {read} {read:?}\n");
+        }
+    };
+    tokio::time::timeout(SOON, failing).await.expect("a commit and a sweep that failed, in the log");
+    start();
+    drained(&mailbox).await;
+    mailbox.close().await;
+    errors
 }
 
 /// A name, and to whom it was posted.

@@ -207,6 +207,29 @@ pub(crate) async fn a_delayed_message_joins_the_tail_when_it_falls_due(lab: &Lab
     scene.same("the order", vec!["queued", "early", "late", "after"], order)
 }
 
+pub(crate) async fn thousands_that_fall_due_at_once_keep_their_order(lab: &Lab) -> Check {
+    let scene = scene!(G2, given "2,300 delayed messages that fell due together", when "another is posted before they have all joined the queue", usually "what is moved in portions is overtaken by what comes meanwhile");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    let named: Vec<String> = (0..2_300).map(|nth| format!("{nth:04}")).collect();
+    for some in named.chunks(575) {
+        let late = some.iter().map(|name| delayed(name, MINUTE)).collect();
+        queue.send_item(&Enqueue { backlog_limit: 9_999, ..queue.enqueue(&alice, late) }).await?;
+    }
+    lab.elapse(MINUTE * 2).await;
+    let after = Enqueue { backlog_limit: 9_999, ..queue.enqueue(&alice, messages(&["after"])) };
+    queue.send_item(&after).await?;
+    scene.same("what is pending", 2_301, queue.pending(&alice).await?)?;
+    let order = queue.drain(&alice).await?;
+    scene.same("how many were handled", 2_301, order.len())?;
+    let expected: Vec<&str> = named.iter().map(String::as_str).chain(["after"]).collect();
+    let first = expected.iter().zip(&order).find(|(expected, observed)| *expected != observed);
+    scene.same(
+        "the first out of order",
+        None,
+        first.map(|(expected, observed)| format!("{observed}, not {expected}")),
+    )
+}
+
 pub(crate) async fn the_lock_of_the_same_trip_sees_the_message(lab: &Lab) -> Check {
     let scene = scene!(G5, given "an idle entity", when "a message is posted and the lock wanted in one trip", usually "the batch is read in the snapshot of the insert");
     let (queue, alice) = (lab.open().await, entity("alice"));
