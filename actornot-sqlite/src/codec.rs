@@ -56,10 +56,7 @@ pub(crate) fn text(row: &SqliteRow, column: &str) -> Result<String, sqlx::Error>
 }
 
 pub(crate) fn message_id(row: &SqliteRow) -> Result<MessageId, sqlx::Error> {
-    Ok(MessageId::new(text(row, "id")?).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a stored message id is none");
-        MessageId::from_random(0)
-    }))
+    Ok(MessageId::from_stored(text(row, "id")?))
 }
 
 pub(crate) fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
