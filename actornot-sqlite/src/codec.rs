@@ -2,7 +2,7 @@
 //!
 //! Nothing here fails on stored bytes: one damaged row must not take a slice of healthy neighbours with it.
 
-use actornot_core::{Headers, MessageId, StoredMessage, StoredState};
+use actornot_core::{EntityId, Headers, MessageId, StoredMessage, StoredState};
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -53,6 +53,13 @@ pub(crate) fn text(row: &SqliteRow, column: &str) -> Result<String, sqlx::Error>
         tracing::warn!(column, "stored bytes are no UTF-8");
         String::from_utf8_lossy(error.as_bytes()).into_owned()
     }))
+}
+
+/// The entity of a row. `None` for a key that was written by hand and is none: nobody can post to it or name it, and it
+/// must not hide those behind it.
+pub(crate) fn entity(kind: &str, row: &SqliteRow) -> Result<Option<EntityId>, sqlx::Error> {
+    let entity = EntityId::new(kind, text(row, "key")?);
+    Ok(entity.map_err(|error| tracing::warn!(%error, "a stored key is none")).ok())
 }
 
 pub(crate) fn message_id(row: &SqliteRow) -> Result<MessageId, sqlx::Error> {
