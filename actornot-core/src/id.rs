@@ -28,6 +28,11 @@ impl MessageId {
         Ok(Self(id))
     }
 
+    /// An id as it is stored, whatever was written there by hand: under another one it could never be settled.
+    pub fn from_stored(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
     /// An id made by this library from 128 random bits.
     pub fn from_random(bits: u128) -> Self {
         Self(format!("{bits:032x}").into())

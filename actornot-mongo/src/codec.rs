@@ -57,16 +57,13 @@ pub(crate) fn optional(row: &Document, field: &str) -> Option<String> {
     row.get_str(field).ok().map(str::to_owned)
 }
 
-pub(crate) fn message_id(id: &str) -> MessageId {
-    MessageId::new(id).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a stored message id is none");
-        MessageId::from_random(0)
-    })
-}
-
 pub(crate) fn message(row: &Document) -> StoredMessage {
     let id = row.get_document("_id").ok().and_then(|id| id.get_str("i").ok()).unwrap_or_default();
-    StoredMessage { id: message_id(id), payload: text(row, "payload"), headers: decode_headers(row) }
+    StoredMessage {
+        id: MessageId::from_stored(id),
+        payload: text(row, "payload"),
+        headers: decode_headers(row),
+    }
 }
 
 /// The state of an entity, if it has one.

@@ -345,7 +345,7 @@ fn decode(send: &Document) -> NewMessage {
     let stored = codec::message(send);
     let duration = |field: &str| std::time::Duration::from_millis(codec::unsigned(int(send, field)));
     NewMessage {
-        id: MessageId::new(text(send, "id")).unwrap_or(stored.id),
+        id: MessageId::from_stored(text(send, "id")),
         payload: stored.payload,
         headers: stored.headers,
         delay: duration("delay"),

@@ -2,7 +2,7 @@
 //!
 //! Nothing here fails on stored bytes: one damaged row must not take a slice of healthy neighbours with it.
 
-use actornot_core::{Headers, MessageId, StoredMessage, StoredState};
+use actornot_core::{EntityId, Headers, MessageId, StoredMessage, StoredState};
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -28,11 +28,15 @@ pub(crate) fn decode_headers(row: &PgRow) -> Result<Headers, sqlx::Error> {
     }))
 }
 
+/// The entity of a row, of which the kind is known. `None` for a key that was written by hand and is none: nobody can
+/// post to it or name it, and it must not hide those behind it.
+pub(crate) fn entity(kind: &str, row: &PgRow) -> Result<Option<EntityId>, sqlx::Error> {
+    let entity = EntityId::new(kind, row.try_get::<&str, _>("key")?);
+    Ok(entity.map_err(|error| tracing::warn!(%error, "a stored key is none")).ok())
+}
+
 pub(crate) fn message_id(row: &PgRow) -> Result<MessageId, sqlx::Error> {
-    Ok(MessageId::new(row.try_get::<String, _>("id")?).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a stored message id is none");
-        MessageId::from_random(0)
-    }))
+    Ok(MessageId::from_stored(row.try_get::<&str, _>("id")?))
 }
 
 pub(crate) fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {

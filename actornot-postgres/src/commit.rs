@@ -1,7 +1,5 @@
 //! Commits: settle, save, send, and go on or let go.
 
-use std::time::Duration;
-
 use actornot_core::{Commit, Effect, Error, ErrorKind, Updated};
 
 use crate::PostgresQueue;
@@ -65,14 +63,13 @@ fn refuse(commit: &Commit) -> Option<Error> {
 
 fn updated(answer: Answer) -> Result<Updated, Error> {
     match answer.part.as_str() {
-        "continue" if !answer.messages.is_empty() => {
-            Ok(Updated::Continue { fence: answer.stored.fence, batch: answer.stored.batch(answer.messages) })
-        }
+        "continue" if !answer.messages.is_empty() => Ok(Updated::Continue {
+            fence: answer.stored.fence(),
+            batch: answer.stored.batch(answer.messages),
+        }),
         // Handed out and deleted by hand since: nothing to go on with, and the lease will run out.
         "continue" => Ok(Updated::Released { next_due: None }),
-        "released" => {
-            Ok(Updated::Released { next_due: answer.stored.next_due_ms.map(Duration::from_millis) })
-        }
+        "released" => Ok(Updated::Released { next_due: answer.stored.next_due() }),
         "lost" => Ok(Updated::LockLost),
         "conflict" => Err(Error::new(
             ErrorKind::Conflict,

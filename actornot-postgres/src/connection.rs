@@ -84,7 +84,8 @@ impl Server {
     /// A transaction for what is no verb: settings and installation.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
         let mut turn = self.pool.turn(&self.target, Deadline::after(self.target.patience)).await?;
-        simple(&mut turn.connection, statements::BEGIN).await.map_err(error::before)?;
+        let begun = timeout(self.longest(), simple(&mut turn.connection, statements::BEGIN)).await;
+        begun.map_err(|_| late())?.map_err(error::before)?;
         Ok(Tx { turn, longest: self.longest() })
     }
 

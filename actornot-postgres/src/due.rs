@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use actornot_core::{Cursor, Due, DueQuery, EntityId, Error};
+use actornot_core::{Cursor, Due, DueQuery, Error};
 use sqlx::Row as _;
 
 use crate::PostgresQueue;
-use crate::codec::unsigned;
+use crate::codec::{self, unsigned};
 use crate::connection::Value;
 use crate::error::answer;
 use crate::statements::Verb;
@@ -22,19 +22,20 @@ impl PostgresQueue {
         let limit = i64::from(query.limit) + 1;
         let values = [Value::Texts(&kinds), Value::Number(wake), Value::Number(id), Value::Number(limit)];
         let mut due = Due::default();
-        let mut more = false;
+        let (mut seen, mut more) = (0, false);
         for row in &self.server.call(Verb::Due, &values).await? {
             let Some(id) = row.try_get::<Option<i64>, _>("id").map_err(answer)? else {
                 let next: Option<i64> = row.try_get("next_ms").map_err(answer)?;
                 due.next = next.map(|next| Duration::from_millis(unsigned(next)));
                 continue;
             };
-            if due.entities.len() == query.limit as usize {
+            if seen == query.limit {
                 more = true;
                 continue;
             }
-            let (kind, key) = (row.try_get::<String, _>("kind"), row.try_get::<String, _>("key"));
-            due.entities.push(EntityId::new(kind.map_err(answer)?, key.map_err(answer)?)?);
+            seen += 1;
+            let kind: &str = row.try_get("kind").map_err(answer)?;
+            due.entities.extend(codec::entity(kind, row).map_err(answer)?);
             let wake: i64 = row.try_get("wake").map_err(answer)?;
             due.after = Some(Cursor(format!("{wake}:{id}")));
         }

@@ -17,9 +17,14 @@ pub(crate) fn before(error: sqlx::Error) -> Error {
     map(error, Sent::Nothing)
 }
 
-/// An error of an answer that does not decode.
+/// An error of an answer that does not decode, of a verb that reads.
 pub(crate) fn answer(error: sqlx::Error) -> Error {
     map(error, Sent::Nothing)
+}
+
+/// An error of an answer that does not decode, of a verb that writes: it is done.
+pub(crate) fn applied(error: sqlx::Error) -> Error {
+    map(error, Sent::Commit)
 }
 
 /// An error of the place, by its name.
@@ -47,9 +52,10 @@ pub(crate) fn blames_some(error: &Error) -> bool {
     }
 }
 
-/// An answer of the server after which the connection is as good as before.
+/// An answer of the server after which the connection is as good as before. One that only reads is not: a new one may
+/// lead to the primary.
 pub(crate) fn is_answer(error: &sqlx::Error) -> bool {
-    database(error).is_some_and(|error| error.severity() == PgSeverity::Error)
+    database(error).is_some_and(|error| error.severity() == PgSeverity::Error && error.code() != "25006")
 }
 
 fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -82,6 +88,7 @@ pub(crate) fn map(error: sqlx::Error, sent: Sent) -> Error {
             "the session's isolation is not READ COMMITTED, and something set it so on the way",
         ),
         ("25006", _) => (ReadOnly, "the server is a standby, or the role's transactions only read"),
+        ("25P03" | "25P04", _) => (lost, "the server ended a transaction that took too long"),
         ("3D000", _) => (Incompatible, "there is no such database; create it, or correct the URL"),
         ("3F000" | "42P01" | "42883", _) => (
             Incompatible,

@@ -13,7 +13,7 @@ use sqlx::postgres::PgRow;
 use crate::PostgresQueue;
 use crate::codec::{self, json, small, unsigned};
 use crate::connection::Value;
-use crate::error::answer;
+use crate::error::{answer, applied};
 use crate::statements::Verb;
 
 #[async_trait]
@@ -40,11 +40,13 @@ impl Inspect for PostgresQueue {
         let after = after.unwrap_or_default();
         let values = [Value::Text(kind), Value::Text(after), Value::Number(i64::from(limit))];
         let rows = self.server.call(Verb::List, &values).await?;
-        let decode = |row: &PgRow| {
-            let key: String = row.try_get("key").map_err(answer)?;
-            Ok((EntityId::new(kind, key)?, snapshot(row).map_err(answer)?))
-        };
-        rows.iter().map(decode).collect()
+        let mut found = Vec::new();
+        for row in &rows {
+            if let Some(entity) = codec::entity(kind, row).map_err(answer)? {
+                found.push((entity, snapshot(row).map_err(answer)?));
+            }
+        }
+        Ok(found)
     }
 
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {
@@ -84,7 +86,7 @@ impl Inspect for PostgresQueue {
         let after = i64::try_from(after.unwrap_or(0)).unwrap_or(i64::MAX);
         let values = [Value::Text(kind), Value::Number(after), Value::Number(i64::from(limit))];
         let rows = self.server.call(Verb::DeadLetters, &values).await?;
-        rows.iter().map(|row| dead_letter(kind, row)).collect()
+        rows.iter().filter_map(|row| dead_letter(kind, row).map_err(answer).transpose()).collect()
     }
 
     async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
@@ -116,7 +118,7 @@ impl PostgresQueue {
     /// Calls what answers whether something was there to be changed.
     async fn edit(&self, verb: Verb, values: &[Value<'_>]) -> Result<bool, Error> {
         let rows = self.server.call(verb, values).await?;
-        let done = rows.first().map(|row| row.try_get("done")).transpose().map_err(answer)?;
+        let done = rows.first().map(|row| row.try_get("done")).transpose().map_err(applied)?;
         Ok(done.unwrap_or(false))
     }
 }
@@ -154,15 +156,15 @@ fn why(row: &PgRow) -> Result<Why, sqlx::Error> {
     })
 }
 
-fn dead_letter(kind: &str, row: &PgRow) -> Result<DeadLetter, Error> {
-    let key: String = row.try_get("key").map_err(answer)?;
-    Ok(DeadLetter {
-        number: unsigned(row.try_get("number").map_err(answer)?),
-        entity: EntityId::new(kind, key)?,
-        id: codec::message_id(row).map_err(answer)?,
-        payload: row.try_get("payload").map_err(answer)?,
-        headers: codec::decode_headers(row).map_err(answer)?,
-        error: row.try_get("error").map_err(answer)?,
-        attempts: small(row.try_get("attempts").map_err(answer)?),
-    })
+fn dead_letter(kind: &str, row: &PgRow) -> Result<Option<DeadLetter>, sqlx::Error> {
+    let Some(entity) = codec::entity(kind, row)? else { return Ok(None) };
+    Ok(Some(DeadLetter {
+        number: unsigned(row.try_get("number")?),
+        entity,
+        id: codec::message_id(row)?,
+        payload: row.try_get("payload")?,
+        headers: codec::decode_headers(row)?,
+        error: row.try_get("error")?,
+        attempts: small(row.try_get("attempts")?),
+    }))
 }

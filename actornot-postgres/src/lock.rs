@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use crate::PostgresQueue;
 use crate::codec::json;
 use crate::connection::{Server, Value};
-use crate::error::answer;
+use crate::error::applied;
 use crate::row;
 use crate::slice::{Held, Lock};
 use crate::statements::Verb;
@@ -43,9 +43,9 @@ pub(crate) async fn held(
     let rows = server.call(verb, &[Value::Text(&json(&slice))]).await?;
     let mut held = vec![false; leases.len()];
     for row in &rows {
-        let item = usize::try_from(row.try_get::<i32, _>("item").map_err(answer)?).unwrap_or(usize::MAX);
+        let item = usize::try_from(row.try_get::<i32, _>("item").map_err(applied)?).unwrap_or(usize::MAX);
         if let Some(slot) = held.get_mut(item) {
-            *slot = row.try_get("held").map_err(answer)?;
+            *slot = row.try_get("held").map_err(applied)?;
         }
     }
     Ok(held.into_iter().map(Ok).collect())

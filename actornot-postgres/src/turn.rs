@@ -10,7 +10,7 @@ use actornot_core::{Error, ErrorKind};
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Target;
 use crate::error;
@@ -43,19 +43,25 @@ impl Pool {
         let permit = permit.ok().and_then(Result::ok).ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "earlier calls of this process hold all connections")
         })?;
-        let mut connection = None;
-        while let Some(mut idle) = self.take() {
-            let fresh = idle.since.elapsed() < IDLE;
-            if fresh || matches!(timeout_at(deadline.0, idle.connection.ping()).await, Ok(Ok(()))) {
-                connection = Some(idle.connection);
-                break;
-            }
-        }
-        let connection = match connection {
+        let connection = match self.living(deadline).await {
             Some(connection) => connection,
             None => connect(target, deadline).await?,
         };
         Ok(Turn { connection, idle: self.idle.clone(), _permit: permit })
+    }
+
+    /// One that nobody uses and that still lives.
+    async fn living(&self, deadline: Deadline) -> Option<PgConnection> {
+        let mut idle = self.take()?;
+        if idle.since.elapsed() < IDLE {
+            return Some(idle.connection);
+        }
+        // One that is silent, as behind a firewall that forgot it, must leave time to open another.
+        if let Ok(Ok(())) = timeout(deadline.left() / 2, idle.connection.ping()).await {
+            return Some(idle.connection);
+        }
+        self.forget();
+        None
     }
 
     /// The one that was used last: those that are not needed stay idle.
@@ -112,9 +118,13 @@ impl Deadline {
         Self(Instant::now() + patience)
     }
 
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
     /// Waits for the next try; `false` when there is none.
     pub(crate) async fn pause(self, pause: Duration) -> bool {
-        let again = self.0.saturating_duration_since(Instant::now()) > pause;
+        let again = self.left() > pause;
         if again {
             tokio::time::sleep(pause).await;
         }

@@ -40,7 +40,11 @@ pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, Error> {
             format!("has the scheme {found}; this adapter opens postgres://user@host/database"),
         ));
     }
-    let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+    let (before, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    // A password with one of these ends the host for the driver: the rest of it would be the name of a database.
+    if before.contains('#') || before.rsplit_once('@').is_some_and(|(account, _)| account.contains('/')) {
+        return Err(misspelt());
+    }
     for name in parameters.split('&').filter_map(|pair| pair.split('=').next()) {
         if !name.is_empty() && !PARAMETERS.contains(&name) && !name.starts_with("options[") {
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
@@ -49,13 +53,13 @@ pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, Error> {
         }
     }
     // The driver's text may repeat a value.
-    PgConnectOptions::from_str(url).map_err(|_| {
-        Error::invalid(
-            "url",
-            "does not parse; is a host, port or parameter misspelt, or a special character in the \
-                               password not percent-encoded?",
-        )
-    })
+    PgConnectOptions::from_str(url).map_err(|_| misspelt())
+}
+
+fn misspelt() -> Error {
+    let text = "does not parse; is a host, port or parameter misspelt, or a special character in the password not \
+                percent-encoded?";
+    Error::invalid("url", text)
 }
 
 /// Where it leads, without credentials.

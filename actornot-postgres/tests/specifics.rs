@@ -5,10 +5,11 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue};
+use actornot_core::{Admission, DueQuery, ErrorKind, Inspect, LockableQueue, TryLock, Updated};
 use actornot_postgres::sqlx::{self, AssertSqlSafe, Row};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
 
@@ -145,6 +146,8 @@ async fn ids_are_forgotten_after_their_retention() {
 struct Between {
     url: String,
     trips: Arc<Mutex<(bool, u32)>>,
+    /// Connections that are older than the newest silence hand nothing on.
+    silences: Arc<AtomicUsize>,
 }
 
 impl Between {
@@ -156,18 +159,27 @@ impl Between {
         let url = format!("{before}@{}/{database}", listener.local_addr().unwrap());
         let trips = Arc::new(Mutex::new((true, 0)));
         let count = trips.clone();
+        let silences = Arc::new(AtomicUsize::new(0));
+        let newest = silences.clone();
         // Ends with the process.
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(&place).unwrap());
                 let (to, back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 for (from, to, asks) in [(client, to, true), (server, back, false)] {
-                    let count = count.clone();
-                    std::thread::spawn(move || hand_on(from, to, asks, &count));
+                    let (count, newest) = (count.clone(), newest.clone());
+                    let born = newest.load(SeqCst);
+                    let silent = move || newest.load(SeqCst) > born;
+                    std::thread::spawn(move || hand_on(from, to, asks, &count, silent));
                 }
             }
         });
-        Self { url, trips }
+        Self { url, trips, silences }
+    }
+
+    /// From now on nothing is handed on between those that are connected.
+    fn silence(&self) {
+        self.silences.fetch_add(1, SeqCst);
     }
 
     fn trips(&self) -> u32 {
@@ -175,9 +187,18 @@ impl Between {
     }
 }
 
-fn hand_on(mut from: TcpStream, mut to: TcpStream, asks: bool, count: &Mutex<(bool, u32)>) {
+fn hand_on(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    asks: bool,
+    count: &Mutex<(bool, u32)>,
+    silent: impl Fn() -> bool,
+) {
     let mut bytes = vec![0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if silent() {
+            continue;
+        }
         {
             let mut count = count.lock().unwrap();
             count.1 += u32::from(asks && count.0);
@@ -215,5 +236,107 @@ async fn a_call_is_one_trip_and_four_for_a_pooler_in_transaction_mode() {
         let acked = vec![grant.batch.messages[0].id.clone()];
         queue.update_locked(&[commit(&grant.lease, acked)]).await.remove(0).unwrap();
         assert_eq!(between.trips(), price);
+    }
+}
+
+/// Whatever numbers and ids were written by hand: the message is handed out and settled, and so are its neighbours.
+#[tokio::test]
+async fn damaged_rows_are_settled_and_harm_no_neighbour() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    let entities = ["healthy", "numbers", "empty", "long"];
+    for key in entities {
+        ok(&queue, post(key, "1")).await;
+        let grant = lock(&queue, key).await.unwrap();
+        let acked = vec![grant.batch.messages[0].id.clone()];
+        queue.update_locked(&[commit(&grant.lease, acked)]).await.remove(0).unwrap();
+        ok(&queue, post(key, "2")).await;
+    }
+    let damage = "SET search_path = {s};
+        INSERT INTO state SELECT id, 0, 0, '1' FROM entity ON CONFLICT DO NOTHING;
+        UPDATE state SET version = -7, state_version = -1 WHERE entity = (SELECT id FROM entity WHERE key = 'numbers');
+        UPDATE entity SET deliveries = -9, charged = -9 WHERE key = 'numbers';
+        UPDATE message SET id = '' WHERE entity = (SELECT id FROM entity WHERE key = 'empty');
+        UPDATE message SET id = repeat('x', 999) WHERE entity = (SELECT id FROM entity WHERE key = 'long');";
+    sql(&mut outside().await, damage.replace("{s}", &namespace.0)).await;
+    let items = entities.map(|key| TryLock { entity: entity(key), request: request() });
+    let mut commits = Vec::new();
+    for granted in queue.try_lock(&items).await {
+        let grant = granted.unwrap().expect("each is granted");
+        commits.push(commit(&grant.lease, vec![grant.batch.messages[0].id.clone()]));
+    }
+    for (updated, key) in queue.update_locked(&commits).await.into_iter().zip(entities) {
+        assert!(matches!(updated, Ok(Updated::Released { .. })), "{key}: {updated:?}");
+    }
+}
+
+/// What a key of no entity is found among must still be found.
+#[tokio::test]
+async fn a_row_whose_key_is_none_hides_no_entity_behind_it() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    ok(&queue, post("first", "1")).await;
+    ok(&queue, post("second", "1")).await;
+    let damage = "UPDATE {s}.entity SET key = '' WHERE key = 'first'";
+    sql(&mut outside().await, damage.replace("{s}", &namespace.0)).await;
+    let kinds = vec!["counter".to_owned()];
+    let mut query = DueQuery { kinds, after: None, limit: 1 };
+    let mut found = Vec::new();
+    loop {
+        let due = queue.due(&query).await.unwrap();
+        found.extend(due.entities);
+        match due.after {
+            Some(after) => query.after = Some(after),
+            None => break,
+        }
+    }
+    assert_eq!(found, [entity("second")]);
+    let listed = queue.list("counter", None, 9).await.unwrap();
+    assert!(matches!(listed.as_slice(), [(found, _)] if *found == entity("second")), "{listed:?}");
+}
+
+/// A definite failure would be a lie: the call was applied.
+#[tokio::test]
+async fn a_write_whose_answer_does_not_decode_has_an_unknown_outcome() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    let mut item = post("a", "1");
+    item.lock = Some(request());
+    let lease = ok(&queue, item).await.grant.unwrap().lease;
+    let foreign = "SET search_path = {s};
+        CREATE OR REPLACE FUNCTION release_v1(verb text, patience bigint, slice json)
+          RETURNS TABLE (item int, held boolean) LANGUAGE sql AS $$ SELECT 0, NULL::boolean $$;
+        CREATE OR REPLACE FUNCTION enqueue_v1(verb text, patience bigint, slice json, payloads text[])
+          RETURNS TABLE (item int, part text, n int, answer json, id text, payload text, headers text)
+          LANGUAGE sql AS $$ SELECT 0, 'enqueued', 0, '7'::json, '', '', '' $$;
+        CREATE OR REPLACE FUNCTION resume_v1(verb text, patience bigint, kind_ text, key_ text)
+          RETURNS TABLE (done boolean) LANGUAGE sql AS $$ SELECT NULL::boolean $$;";
+    sql(&mut outside().await, foreign.replace("{s}", &namespace.0)).await;
+    let errors = [
+        queue.release(&[lease]).await.remove(0).unwrap_err(),
+        queue.enqueue(&[post("a", "2")]).await.remove(0).unwrap_err(),
+        queue.resume(&entity("a")).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}");
+    }
+}
+
+/// As a firewall does that forgot them: nothing comes through any more, and nobody is told.
+#[tokio::test]
+async fn idle_connections_that_went_silent_cost_no_call() {
+    let namespace = Namespace::new();
+    let between = Between::new(&server());
+    let config = PostgresConfig::new(&between.url).namespace(&namespace.0).patience(Duration::from_secs(2));
+    let queue = PostgresQueue::open(config).await.unwrap();
+    let (a, b, c) = ([post("a", "1")], [post("b", "1")], [post("c", "1")]);
+    let posted = tokio::join!(queue.enqueue(&a), queue.enqueue(&b), queue.enqueue(&c));
+    assert!([posted.0, posted.1, posted.2].iter().flatten().all(Result::is_ok));
+    between.silence();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    for n in 0..3 {
+        ok(&queue, post("d", &n.to_string())).await;
     }
 }

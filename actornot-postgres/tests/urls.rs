@@ -32,6 +32,11 @@ async fn what_is_no_postgres_url_is_refused_without_repeating_it() {
         ("postgres://me@host/db?se%63ret", "url has the unknown parameter (unreadable)"),
         ("postgres://me:secret@host:port/db", "url does not parse"),
         ("postgres://me@host/db?sslmode=secret", "url does not parse"),
+        // Read as a host `me`, a port 1234, and the rest as a database, a query or a fragment.
+        ("postgres://me:1234/secret@host/db", "url does not parse"),
+        ("postgres://me:1234/se@cret@host/db", "url does not parse"),
+        ("postgres://me:1234#secret@host/db", "url does not parse"),
+        ("postgres://me:1234?secret@host/db", "url has the unknown parameter (unreadable)"),
     ] {
         let error = PostgresQueue::connect(url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid { field: "url" }, "{error}");

@@ -55,10 +55,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn message_id(bytes: &[u8]) -> MessageId {
-    MessageId::new(text(bytes)).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a stored message id is none");
-        MessageId::from_random(0)
-    })
+    MessageId::from_stored(text(bytes))
 }
 
 /// Milliseconds, as the scripts count; a part of one is rounded up, so that nothing is early.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use actornot_core::{Cursor, Due, DueQuery, EntityId, Error, Limits};
+use actornot_core::{Cursor, Due, DueQuery, Error, Limits};
 use sqlx::Row as _;
 
 use crate::SqliteQueue;
-use crate::codec::{json, millis, text, unsigned};
+use crate::codec::{self, json, millis, unsigned};
 use crate::error::before_commit;
 use crate::statements;
 
@@ -28,8 +28,8 @@ impl SqliteQueue {
         let rows = self.fetch(found).await?;
         let mut due = Due::default();
         for row in rows.iter().take(query.limit as usize) {
-            let (kind, key) = (text(row, "kind"), text(row, "key"));
-            due.entities.push(EntityId::new(kind.map_err(before_commit)?, key.map_err(before_commit)?)?);
+            let kind = codec::text(row, "kind").map_err(before_commit)?;
+            due.entities.extend(codec::entity(&kind, row).map_err(before_commit)?);
             let wake: i64 = row.try_get("wake").map_err(before_commit)?;
             let id: i64 = row.try_get("id").map_err(before_commit)?;
             due.after = Some(Cursor(format!("{wake}:{id}")));

@@ -42,11 +42,13 @@ impl Inspect for SqliteQueue {
         let query =
             sqlx::query(statements::LIST).bind(kind.to_owned()).bind(after.unwrap_or_default().to_owned());
         let rows = self.fetch(query.bind(i64::from(limit))).await?;
-        let decode = |row: &SqliteRow| {
-            let key = codec::text(row, "key").map_err(before_commit)?;
-            Ok((EntityId::new(kind, key)?, snapshot(row).map_err(before_commit)?))
-        };
-        rows.iter().map(decode).collect()
+        let mut found = Vec::new();
+        for row in &rows {
+            if let Some(entity) = codec::entity(kind, row).map_err(before_commit)? {
+                found.push((entity, snapshot(row).map_err(before_commit)?));
+            }
+        }
+        Ok(found)
     }
 
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {
@@ -93,7 +95,7 @@ impl Inspect for SqliteQueue {
         let after = i64::try_from(after.unwrap_or(0)).unwrap_or(i64::MAX);
         let query = sqlx::query(statements::DEAD).bind(kind.to_owned()).bind(after).bind(i64::from(limit));
         let rows = self.fetch(query).await?;
-        rows.iter().map(|row| dead_letter(kind, row)).collect()
+        rows.iter().filter_map(|row| dead_letter(kind, row).map_err(before_commit).transpose()).collect()
     }
 
     async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
@@ -197,15 +199,15 @@ fn why(row: Row, now: i64) -> Why {
     }
 }
 
-fn dead_letter(kind: &str, row: &SqliteRow) -> Result<DeadLetter, Error> {
-    let key = codec::text(row, "key").map_err(before_commit)?;
-    Ok(DeadLetter {
-        number: unsigned(row.try_get("number").map_err(before_commit)?),
-        entity: EntityId::new(kind, key)?,
-        id: codec::message_id(row).map_err(before_commit)?,
-        payload: codec::text(row, "payload").map_err(before_commit)?,
-        headers: codec::decode_headers(row).map_err(before_commit)?,
-        error: codec::text(row, "error").map_err(before_commit)?,
-        attempts: small(row.try_get("attempts").map_err(before_commit)?),
-    })
+fn dead_letter(kind: &str, row: &SqliteRow) -> Result<Option<DeadLetter>, sqlx::Error> {
+    let Some(entity) = codec::entity(kind, row)? else { return Ok(None) };
+    Ok(Some(DeadLetter {
+        number: unsigned(row.try_get("number")?),
+        entity,
+        id: codec::message_id(row)?,
+        payload: codec::text(row, "payload")?,
+        headers: codec::decode_headers(row)?,
+        error: codec::text(row, "error")?,
+        attempts: small(row.try_get("attempts")?),
+    }))
 }

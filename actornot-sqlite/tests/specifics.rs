@@ -173,6 +173,43 @@ async fn odd_bytes_survive_and_damaged_rows_do_not_harm_neighbours() {
 }
 
 #[tokio::test]
+async fn a_message_whose_id_is_none_is_settled() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    ok(&queue, post("a", "1")).await;
+    let mut other = outside(&dir).await;
+    sql(&mut other, "UPDATE actornot_message SET id = ''").await;
+    let locks = [TryLock { entity: entity("a"), request: request() }];
+    let grant = queue.try_lock(&locks).await.remove(0).unwrap().unwrap();
+    let updated = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    assert_eq!(updated, Updated::Released { next_due: None });
+}
+
+#[tokio::test]
+async fn a_row_whose_key_is_none_hides_no_entity_behind_it() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    ok(&queue, post("first", "1")).await;
+    ok(&queue, post("second", "1")).await;
+    let mut other = outside(&dir).await;
+    let long = "UPDATE actornot_entity SET key = replace(hex(zeroblob(400)), '0', 'x') WHERE key = 'first'";
+    sql(&mut other, long).await;
+    let mut query = DueQuery { kinds: vec!["counter".into()], after: None, limit: 1 };
+    let mut found = Vec::new();
+    loop {
+        let due = queue.due(&query).await.unwrap();
+        found.extend(due.entities);
+        match due.after {
+            Some(after) => query.after = Some(after),
+            None => break,
+        }
+    }
+    assert_eq!(found, [entity("second")]);
+    let listed = queue.list("counter", None, 9).await.unwrap();
+    assert!(matches!(listed.as_slice(), [(found, _)] if *found == entity("second")), "{listed:?}");
+}
+
+#[tokio::test]
 async fn a_refused_commit_leaves_no_trace_and_its_neighbour_is_applied() {
     let dir = TempDir::new().unwrap();
     let queue = open(&dir).await;
