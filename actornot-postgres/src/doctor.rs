@@ -12,8 +12,8 @@ use crate::statements;
 /// Settings of which one may accept an unsafe value, by name.
 pub(crate) const UNSAFE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
 
-/// Generated columns, which the functions' tables have.
-const OLDEST: i64 = 120_000;
+/// The first whose numerics know infinity, which an unlimited backlog is. Older ones are out of support.
+const OLDEST: i64 = 140_000;
 
 /// Refuses a server that is too old, a standby, and settings under which a commit could be lost.
 pub(crate) async fn check(server: &Server) -> Result<(), Error> {
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_server_before_the_oldest_is_too_old() {
-        assert!(is_too_old(110_022) && is_too_old(0));
-        assert!(!is_too_old(120_000) && !is_too_old(180_001));
+        assert!(is_too_old(130_022) && is_too_old(0));
+        assert!(!is_too_old(140_000) && !is_too_old(180_001));
     }
 }
