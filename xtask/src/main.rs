@@ -33,7 +33,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   servers COMMAND ...
           a command of yours while the database servers are up, which it finds in its environment
   images  makes images of the servers where no registry can be reached, and tests the way through Docker
-  bench   measures this machine";
+  bench [--quick] [--out DIR] [BACKEND ..]
+          the speed of each backend as a ratio against its raw limit, over servers as `test` has them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         ["matrix"] => test::matrix(),
         ["servers", _, ..] => servers::task(&arguments[1..]),
         ["images"] => images::images(),
-        ["bench"] => bench(),
+        ["bench", ..] => bench(&arguments[1..]),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -67,12 +68,13 @@ fn fix() -> ExitCode {
     steps.finish()
 }
 
-/// What there is to measure today: the embedded adapter by itself. It prints as it goes, and asserts nothing.
-fn bench() -> ExitCode {
+/// Whatever there is to measure: the program of the package `bench`, over servers that it starts by itself.
+fn bench(arguments: &[&str]) -> ExitCode {
     let mut steps = Steps::new("bench");
-    steps.step("speed of the embedded adapter", "see what is printed above", || {
-        let speed = ["test", "--release", "--package", "actornot-sqlite", "--test", "speed"];
-        cargo(&[&speed[..], &["--", "--ignored", "--nocapture"]].concat()).run()
+    servers::install(&mut steps);
+    steps.step("speed", "see what is printed above", || {
+        let bench = ["run", "--release", "--package", "actornot-bench", "--"];
+        cargo(&[&bench[..], arguments].concat()).run()
     });
     steps.finish()
 }

@@ -1,0 +1,65 @@
+//! Whether the millionth message costs what the first one did.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::args::Plan;
+use crate::backend::{Backend, Kind, Size};
+use crate::processes::{Worker, observer};
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Age {
+    pub(crate) entities: u64,
+    /// After each portion of the messages.
+    pub(crate) portions: Vec<Portion>,
+    /// Memory of the process behind the last portion against that behind the first.
+    pub(crate) resident: f64,
+    /// Messages a second of the last portion against the first.
+    pub(crate) rate: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Portion {
+    /// Until then.
+    pub(crate) messages: u64,
+    /// Messages a second.
+    pub(crate) rate: f64,
+    pub(crate) resident_mib: f64,
+    pub(crate) sizes: Vec<Size>,
+}
+
+const PORTIONS: u64 = 5;
+
+pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> Result<Age> {
+    let place = backend.place();
+    let entities = (plan.age / 10).max(1);
+    let observer = observer(kind, &place, entities).await?;
+    let no_end = Duration::from_secs(3600);
+    let mut worker = Worker::start(kind, &place, entities, 64, no_end, plan.age / PORTIONS).await?;
+    let (mut portions, mut accepted) = (Vec::new(), Vec::new());
+    let mut messages = 0;
+    for _ in 0..PORTIONS {
+        worker.go().await?;
+        let told = worker.told().await?;
+        while observer.pending(entities).await? > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        messages += told.posted;
+        let rate = told.posted as f64 / told.seconds;
+        let sizes = backend.sizes(&place).await?;
+        eprintln!(
+            "{}: {messages} messages over {entities} entities: {rate:.0}/s, memory {:.0} MiB",
+            kind.name(),
+            told.resident_mib
+        );
+        portions.push(Portion { messages, rate, resident_mib: told.resident_mib, sizes });
+        accepted = told.accepted;
+    }
+    worker.end().await?;
+    observer.judge(&accepted).await?;
+    let (first, last) = (&portions[0], &portions[portions.len() - 1]);
+    let (resident, rate) = (last.resident_mib / first.resident_mib, last.rate / first.rate);
+    Ok(Age { entities, resident, rate, portions })
+}

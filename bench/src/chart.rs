@@ -1,0 +1,110 @@
+//! The pictures.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::Result;
+use crate::report::{Measured, Report};
+
+const COLORS: [RGBColor; 4] =
+    [RGBColor(51, 103, 145), RGBColor(19, 170, 82), RGBColor(198, 48, 43), RGBColor(120, 120, 120)];
+
+pub(crate) fn draw(report: &Report, out: &Path) -> Result<()> {
+    targets(report, &out.join("targets.svg"))?;
+    let posters: Vec<f64> = vec![1.0, 16.0, 64.0, 256.0];
+    for (name, keys, title) in [
+        ("one-key.svg", 1, "One hot key: messages end to end, against the raw limit"),
+        ("1000-keys.svg", 1_000, "1,000 keys: messages end to end, against the raw limit"),
+        ("100000-keys.svg", 100_000, "100,000 keys: messages end to end, against the raw limit"),
+    ] {
+        let ratio = |of: &Measured, posters: f64| of.mixes.ratio(keys, posters as usize, false);
+        lines(report, &out.join(name), (title, "posters", "of raw"), &posters, ratio)?;
+    }
+    let depths: Vec<f64> = report
+        .backends
+        .first()
+        .map_or(vec![], |of| of.backlog.iter().map(|depth| depth.pending.max(100) as f64).collect());
+    let cost = |of: &Measured, pending: f64| {
+        let depth = of.backlog.iter().find(|depth| depth.pending.max(100) as f64 == pending);
+        depth.zip(of.backlog.first()).map_or(f64::NAN, |(deep, empty)| {
+            (deep.post.p50 + deep.commit.p50) / (empty.post.p50 + empty.commit.p50)
+        })
+    };
+    let words = ("Post and commit with a backlog, against an empty mailbox", "messages pending", "of empty");
+    lines(report, &out.join("backlog.svg"), words, &depths, cost)?;
+    let messages: Vec<f64> = report
+        .backends
+        .first()
+        .map_or(vec![], |of| of.age.portions.iter().map(|portion| portion.messages as f64).collect());
+    let rate = |of: &Measured, messages: f64| {
+        let portion = of.age.portions.iter().find(|portion| portion.messages as f64 == messages);
+        portion.zip(of.age.portions.first()).map_or(f64::NAN, |(portion, first)| portion.rate / first.rate)
+    };
+    let words = ("Speed as the database grows, against its first fifth", "messages until then", "of first");
+    lines(report, &out.join("age.svg"), words, &messages, rate)
+}
+
+/// A bar for each target: how far it was reached.
+fn targets(report: &Report, path: &Path) -> Result<()> {
+    let rows = report.targets.len();
+    let root = SVGBackend::new(path, (900, 60 + 18 * rows as u32)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("Targets: how far the floor was reached (1 = floor)", ("sans-serif", 16))
+        .margin(8)
+        .x_label_area_size(24)
+        .y_label_area_size(360)
+        .build_cartesian_2d((0.1f64..10.0).log_scale(), 0.0..rows as f64)?;
+    let label = |place: &f64| {
+        let target = report.targets.get((rows as f64 - place) as usize);
+        target.map_or(String::new(), |target| format!("{} {}", target.backend, target.figure))
+    };
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(rows + 1)
+        .y_label_formatter(&label)
+        .label_style(("sans-serif", 11))
+        .draw()?;
+    for (n, target) in report.targets.iter().enumerate() {
+        let (bottom, color) =
+            (rows as f64 - n as f64 - 0.85, if target.is_met() { &COLORS[1] } else { &COLORS[2] });
+        let reached = target.reached().clamp(0.1, 10.0);
+        let bar = [(reached.min(1.0), bottom), (reached.max(1.0), bottom + 0.7)];
+        chart.draw_series([Rectangle::new(bar, color.filled())])?;
+    }
+    Ok(root.present()?)
+}
+
+/// A line for each backend.
+fn lines(
+    report: &Report,
+    path: &Path,
+    (title, across, up): (&str, &str, &str),
+    places: &[f64],
+    value: impl Fn(&Measured, f64) -> f64,
+) -> Result<()> {
+    let values = report.backends.iter().flat_map(|of| places.iter().map(|&place| value(of, place)));
+    let most = values.filter(|value| value.is_finite()).fold(1.0, f64::max) * 1.1;
+    let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return Ok(()) };
+    let root = SVGBackend::new(path, (640, 360)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 16))
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(48)
+        .build_cartesian_2d((first..last).log_scale(), 0.0..most)?;
+    let plain = |value: &f64| format!("{value:.0}");
+    chart.configure_mesh().x_desc(across).y_desc(up).x_label_formatter(&plain).draw()?;
+    for (of, color) in report.backends.iter().zip(COLORS.iter().cycle()) {
+        let points =
+            places.iter().map(|&place| (place, value(of, place))).filter(|point| point.1.is_finite());
+        let style = ShapeStyle::from(color).stroke_width(2);
+        let line = chart.draw_series(LineSeries::new(points, style).point_size(3))?;
+        line.label(of.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+    }
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    Ok(root.present()?)
+}

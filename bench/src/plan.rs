@@ -1,0 +1,71 @@
+//! The whole workload, in order.
+
+use std::path::Path;
+
+use crate::args::Plan;
+use crate::backend::Kind;
+use crate::report::{Measured, Report};
+use crate::{Result, age, backlog, calm, chart, crowd, disk, idle, mixes, processes, targets};
+
+pub(crate) fn measure(plan: &Plan) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let measured = runtime.block_on(all(plan));
+    // Before the runtime: servers are ended by who started them.
+    actornot_testkit::servers::end();
+    let report = measured?;
+    println!("{}", targets::table(&report.targets));
+    println!(
+        "fdatasync p50 {:.2} ms before, {:.2} ms after",
+        report.fdatasync[0].p50, report.fdatasync[1].p50
+    );
+    if let Some(out) = &plan.out {
+        keep(&report, out)?;
+        println!("results and pictures are in {}", out.display());
+    }
+    Ok(())
+}
+
+async fn all(plan: &Plan) -> Result<Report> {
+    let folder = tempfile::TempDir::new()?;
+    let before = disk::fdatasync(folder.path())?;
+    eprintln!("fdatasync p50 {:.2} ms, p99 {:.2} ms", before.p50, before.p99);
+    let mut backends = Vec::new();
+    for &kind in &plan.kinds {
+        backends.push(one(kind, plan).await?);
+    }
+    let after = disk::fdatasync(folder.path())?;
+    Ok(Report {
+        actornot: env!("CARGO_PKG_VERSION"),
+        cores: std::thread::available_parallelism()?.get(),
+        fdatasync: [before, after],
+        repetitions: plan.repetitions,
+        targets: backends.iter().flat_map(targets::all).collect(),
+        backends,
+    })
+}
+
+async fn one(kind: Kind, plan: &Plan) -> Result<Measured> {
+    let backend = kind.start().await?;
+    let backend = &*backend;
+    let server = backend.version().await?;
+    eprintln!("{}: {server}", kind.name());
+    Ok(Measured {
+        name: kind.name(),
+        server,
+        mixes: mixes::measure(kind, backend, plan).await?,
+        idle: idle::latency(kind, backend, plan).await?,
+        backlog: backlog::measure(kind, backend, plan).await?,
+        processes: processes::measure(kind, backend, plan).await?,
+        calm: calm::measure(kind, backend, plan).await?,
+        crowd: crowd::measure(kind, backend, plan).await?,
+        age: age::measure(kind, backend, plan).await?,
+        queries: idle::queries(kind, backend, plan).await?,
+    })
+}
+
+fn keep(report: &Report, out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out)?;
+    std::fs::write(out.join("results.json"), serde_json::to_string_pretty(report)? + "\n")?;
+    std::fs::write(out.join("targets.txt"), targets::table(&report.targets))?;
+    chart::draw(report, out)
+}

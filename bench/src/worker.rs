@@ -1,0 +1,55 @@
+//! One of several processes over one database.
+
+use std::io::{BufRead as _, Write as _};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::backend::{Kind, Place};
+use crate::load::{Load, Station};
+
+/// What such a process does; it is told when on its standard input, a line for each step.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) kind: Kind,
+    pub(crate) place: Place,
+    pub(crate) keys: u64,
+    pub(crate) posters: usize,
+    pub(crate) time: Duration,
+    /// In each step.
+    pub(crate) messages: u64,
+}
+
+/// What it tells after each step, as a line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Of each key, until now.
+    pub(crate) accepted: Vec<u64>,
+    pub(crate) posted: u64,
+    pub(crate) seconds: f64,
+    pub(crate) resident_mib: f64,
+}
+
+pub(crate) fn work(work: Work) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let station = runtime.block_on(Station::open(work.kind, &work.place, work.keys))?;
+    let load = Load { messages: work.messages, ..Load::new(work.keys, work.posters, work.time) };
+    println!("ready");
+    for _ in std::io::stdin().lock().lines() {
+        let began = std::time::Instant::now();
+        let (posted, _) = runtime.block_on(station.post(&load))?;
+        let seconds = began.elapsed().as_secs_f64();
+        let told = Told { accepted: station.counts(), posted, seconds, resident_mib: resident_mib()? };
+        println!("{}", serde_json::to_string(&told)?);
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// Memory that this process really has.
+pub(crate) fn resident_mib() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+}
