@@ -10,9 +10,10 @@ use crate::backend::{Kind, Place};
 use crate::worker::Work;
 
 pub(crate) const USAGE: &str =
-    "usage: bench [--quick] [--repetitions N] [--out DIR] [postgres|mongo|redis|sqlite ..]
+    "usage: bench [--quick | --glance] [--repetitions N] [--out DIR] [postgres|mongo|redis|sqlite ..]
 
   --quick           a few seconds for each backend: whether it works, not how fast
+  --glance          one key and 1,000 keys with 64 posters, and idle latency: to see what a change brings
   --repetitions N   of each measurement; medians are told; default 3
   --out DIR         where results and pictures go; without it they are only printed";
 
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) repetitions: usize,
     pub(crate) out: Option<PathBuf>,
+    /// A few mixes and idle latency, and nothing else.
+    pub(crate) glance: bool,
     /// Of one mix, or one pool size of a raw limit.
     pub(crate) time: Duration,
     /// Single posts of a latency.
@@ -48,6 +51,7 @@ impl Plan {
             kinds: Vec::new(),
             repetitions: if quick { 1 } else { 3 },
             out: None,
+            glance: false,
             time: Duration::from_millis(if quick { 200 } else { 2_000 }),
             singles: if quick { 20 } else { 300 },
             backlog: if quick { 1_000 } else { 100_000 },
@@ -60,10 +64,11 @@ impl Plan {
 
 pub(crate) fn parse() -> Result<Task> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut quick, mut repetitions, mut out, mut kinds) = (false, None, None, Vec::new());
+    let (mut quick, mut glance, mut repetitions, mut out, mut kinds) = (false, false, None, None, Vec::new());
     while let Some(argument) = parser.next()? {
         match argument {
             Long("quick") => quick = true,
+            Long("glance") => glance = true,
             Long("repetitions") => repetitions = Some(parser.value()?.parse()?),
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => return Ok(Task::Help),
@@ -75,7 +80,7 @@ pub(crate) fn parse() -> Result<Task> {
     let mut plan = Plan::new(quick);
     plan.kinds = if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds };
     plan.repetitions = repetitions.unwrap_or(plan.repetitions).max(1);
-    plan.out = out;
+    (plan.out, plan.glance) = (out, glance);
     Ok(Task::Measure(plan))
 }
 

@@ -9,6 +9,11 @@ use crate::{Result, age, backlog, calm, chart, crowd, disk, idle, mixes, process
 
 pub(crate) fn measure(plan: &Plan) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if plan.glance {
+        let glanced = runtime.block_on(glance(plan));
+        actornot_testkit::servers::end();
+        return glanced;
+    }
     let measured = runtime.block_on(all(plan));
     // Before the runtime: servers are ended by who started them.
     actornot_testkit::servers::end();
@@ -21,6 +26,16 @@ pub(crate) fn measure(plan: &Plan) -> Result<()> {
     if let Some(out) = &plan.out {
         keep(&report, out)?;
         println!("results and pictures are in {}", out.display());
+    }
+    Ok(())
+}
+
+/// Prints as it goes.
+async fn glance(plan: &Plan) -> Result<()> {
+    for &kind in &plan.kinds {
+        let backend = kind.start().await?;
+        mixes::measure(kind, &*backend, plan).await?;
+        idle::latency(kind, &*backend, plan).await?;
     }
     Ok(())
 }
