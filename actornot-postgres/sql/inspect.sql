@@ -86,11 +86,11 @@ CREATE FUNCTION {schema}.redrive_v1(verb text, patience bigint, kind_ text, key_
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE names json := json_build_array(json_build_array(kind_, key_)); now_ timestamptz; row_ entity; letter dead; place bigint;
+DECLARE now_ timestamptz; row_ entity; letter dead; place bigint;
 BEGIN
   PERFORM begin_v1(verb, 'redrive', patience);
-  now_ := lock_v1(names, false);
-  PERFORM promote_v1(names, now_);
+  now_ := lock_v1(ARRAY[kind_], ARRAY[key_], false);
+  PERFORM promote_v1(ARRAY(SELECT e.id FROM entity e WHERE e.kind = kind_ AND e.key = key_), now_);
   SELECT e.* INTO row_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
   IF letter.number IS NULL THEN RETURN QUERY SELECT false; RETURN; END IF;
@@ -113,7 +113,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 #variable_conflict use_column
 BEGIN
   PERFORM begin_v1(verb, 'pause', patience);
-  PERFORM lock_v1(json_build_array(json_build_array(kind_, key_)), true);
+  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_], true);
   UPDATE entity e SET known = true, paused = reason WHERE e.kind = kind_ AND e.key = key_;
   RETURN QUERY SELECT true;
 END $$;
@@ -124,7 +124,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 #variable_conflict use_column
 BEGIN
   PERFORM begin_v1(verb, 'resume', patience);
-  PERFORM lock_v1(json_build_array(json_build_array(kind_, key_)), false);
+  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_], false);
   UPDATE entity e SET paused = NULL, wait_why = NULL, wait_until = NULL, deliveries = 0, charged = 0
     WHERE e.kind = kind_ AND e.key = key_ AND e.known;
   RETURN QUERY SELECT FOUND;
@@ -139,7 +139,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 DECLARE now_ timestamptz; id_ bigint;
 BEGIN
   PERFORM begin_v1(verb, 'purge', patience);
-  now_ := lock_v1(json_build_array(json_build_array(kind_, key_)), false);
+  now_ := lock_v1(ARRAY[kind_], ARRAY[key_], false);
   UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
       handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
       delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false

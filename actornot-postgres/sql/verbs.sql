@@ -1,195 +1,194 @@
--- One round trip each. Lock the rows in key order, read the clock behind the locks, promote; then the rest.
--- enqueue: slice [{kind,key,limit,lock:{nonce,ms,max}?,messages:[{id,headers,delay,retention}]}]; payloads: one per message, in order
-CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, slice json, payloads text[])
-RETURNS TABLE (item int, part text, n int, answer json, id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+-- One round trip each. A slice comes as columns: one array for each property, an element for each item. Lock the rows in
+-- key order, read the clock behind the locks, promote; then the rest.
+
+-- enqueue: items by kinds .. maxes (nonce NULL = no lock wanted), messages by at_ (of which item, from 1), nth (of its
+-- item, from 1) .. keeps. `plain`: none is delayed, and no id is twice in an item.
+CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[], counts bigint[],
+  nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[], nth int[], message_ids text[], payloads text[],
+  headers_ text[], delays bigint[], keeps bigint[])
+RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; names json; msgs json; locks json; admissions text[]; at_ int[];
+DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; due boolean; sum record;
 BEGIN
   PERFORM begin_v1(verb, 'enqueue', patience);
-  SELECT json_agg(json_build_array(v->>'kind', v->>'key')) INTO names FROM json_array_elements(slice) v;
-  now_ := lock_v1(names, true);
-  PERFORM promote_v1(names, now_);
-  SELECT json_agg(json_build_object('kind', i.kind, 'key', i.key, 'limit', i.lim,
-      'id', m.v->>'id', 'headers', m.v->>'headers', 'delay', m.v->'delay', 'retention', m.v->'retention')
-      ORDER BY i.n, m.n), array_agg(i.n ORDER BY i.n, m.n)
-    INTO msgs, at_
-    FROM (SELECT v->>'kind' AS kind, v->>'key' AS key, (v->>'limit')::numeric AS lim, v->'messages' AS messages, n
-      FROM json_array_elements(slice) WITH ORDINALITY x(v, n) OFFSET 0) i -- OFFSET 0: parsed once per item, not per message
-    CROSS JOIN LATERAL json_array_elements(i.messages) WITH ORDINALITY m(v, n);
-  IF msgs IS NOT NULL THEN
-    SELECT array_agg(a.admission ORDER BY a.n) INTO admissions FROM append_v1(msgs, payloads, now_) a;
+  now_ := lock_v1(kinds, keys, true);
+  SELECT array_agg(e.id ORDER BY u.n), array_agg(e.tail ORDER BY u.n), bool_and(e.pending + u.count <= u.lim),
+      coalesce(bool_or(e.delayed_at <= now_), false) INTO ents, tails, fits, due
+    FROM unnest(kinds, keys, limits, counts) WITH ORDINALITY u(kind, key, lim, count, n)
+    JOIN entity e ON e.kind = u.kind AND e.key = u.key;
+  IF due THEN PERFORM promote_v1(ents, now_); END IF;
+  plain := plain AND fits AND NOT due;
+  IF plain THEN
+    PERFORM FROM unnest(at_, message_ids) m(at_, id) JOIN seen s ON s.entity = ents[m.at_] AND s.id = m.id WHERE s.expires > now_;
+    plain := NOT FOUND;
   END IF;
-  UPDATE entity e SET known = true FROM json_array_elements(names) v
-    WHERE e.kind = v->>0 AND e.key = v->>1 AND NOT e.known;
-  RETURN QUERY SELECT u.i - 1, 'enqueued', 0, json_agg(u.a ORDER BY u.o), NULL::text, NULL::text, NULL::text
-    FROM unnest(at_, admissions) WITH ORDINALITY u(i, a, o) GROUP BY u.i;
-  SELECT json_agg(json_build_object('item', i.n - 1, 'kind', i.v->>'kind', 'key', i.v->>'key', 'nonce', i.v->'lock'->>'nonce',
-      'ms', i.v->'lock'->'ms', 'max', i.v->'lock'->'max')) INTO locks
-    FROM json_array_elements(slice) WITH ORDINALITY i(v, n) WHERE i.v->'lock'->>'nonce' IS NOT NULL;
-  IF locks IS NOT NULL THEN RETURN QUERY SELECT * FROM grant_v1(locks, now_); END IF;
-  PERFORM mend_v1(names);
+  IF plain THEN
+    -- What append_v1 comes to when every message is accepted and ready.
+    INSERT INTO seen (entity, id, expires) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms'
+      FROM unnest(at_, message_ids, keeps) m(at_, id, keep) WHERE m.keep > 0
+      ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires;
+    INSERT INTO message (entity, seq, id, payload, headers) SELECT ents[m.at_], tails[m.at_] + m.nth, m.id, m.payload, m.headers
+      FROM unnest(at_, nth, message_ids, payloads, headers_) m(at_, nth, id, payload, headers);
+    RETURN QUERY SELECT * FROM grant_v1(true, ents, counts, counts, NULL, nonces, lengths, maxes, now_);
+  ELSE
+    SELECT * INTO sum FROM append_v1(ents, limits, at_, message_ids, payloads, headers_, delays, keeps, now_);
+    -- Without this row every message was accepted.
+    RETURN QUERY SELECT -1, 'admissions', 0, NULL::bigint[], NULL::text, sum.admissions, NULL::text;
+    RETURN QUERY SELECT * FROM grant_v1(true, ents, sum.more, sum.ready, sum.later, nonces, lengths, maxes, now_);
+  END IF;
+  PERFORM forget_v1(cardinality(at_), now_);
 END $$;
 
--- try_lock: slice [{item,kind,key,nonce,ms,max}]
-CREATE FUNCTION {schema}.try_lock_v1(verb text, patience bigint, slice json)
-RETURNS TABLE (item int, part text, n int, answer json, id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+-- try_lock: nothing joins, and who is not known gets no row.
+CREATE FUNCTION {schema}.try_lock_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[], lengths bigint[], maxes bigint[])
+RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; names json;
+DECLARE now_ timestamptz; ents bigint[]; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
 BEGIN
   PERFORM begin_v1(verb, 'try_lock', patience);
-  SELECT json_agg(json_build_array(v->>'kind', v->>'key')) INTO names FROM json_array_elements(slice) v;
-  now_ := lock_v1(names, false);
-  PERFORM promote_v1(names, now_);
-  RETURN QUERY SELECT * FROM grant_v1(slice, now_);
-  PERFORM mend_v1(names);
+  now_ := lock_v1(kinds, keys, false);
+  SELECT array_agg(e.id ORDER BY u.n) INTO ents
+    FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
+  PERFORM promote_v1(ents, now_);
+  RETURN QUERY SELECT * FROM grant_v1(false, ents, none, none, NULL, nonces, lengths, maxes, now_);
 END $$;
 
--- update_locked: slice [{commit,kind,key,nonce,fence,ms,state_version,acked:[id],verdict,error,why,after,batch_limit,
---   max (absent: release),sends:[{kind,key,id,headers,delay,retention}]}]
--- states: one per commit, NULL = unchanged; payloads: one per send of the slice, in order
-CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, slice json, states text[], payloads text[])
-RETURNS TABLE (item int, part text, n int, answer json, id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+-- update_locked: the rows by kinds and keys, those of the commits and those they send to; commits by row_ (which of the
+-- rows) .. shapes (max NULL = release, state NULL = unchanged); what they settle by of_ (which commit) and nth (of what was
+-- handed out), with its id, which is NULL for the one that is dead-lettered; sends by sent_of, sent_to .. keeps.
+CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, kinds text[], keys text[], row_ int[], commits uuid[], nonces uuid[],
+  fences bigint[], lengths bigint[], settles bigint[], verdicts text[], errors text[], whys text[], afters bigint[], limits bigint[],
+  maxes bigint[], states text[], shapes bigint[], of_ int[], nth int[], settled_ids text[], sent_of int[], sent_to int[],
+  message_ids text[], payloads text[], headers_ text[], delays bigint[], keeps bigint[])
+RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; names json; judged text[]; msgs json;
+DECLARE now_ timestamptz; rows_ bigint[]; due boolean; ents bigint[]; judged text[]; wrong int; sum record;
 BEGIN
   PERFORM begin_v1(verb, 'update_locked', patience);
-  SELECT json_agg(json_build_array(v->>'kind', v->>'key')) INTO names FROM (
-    SELECT v FROM json_array_elements(slice) v UNION ALL
-    SELECT s FROM json_array_elements(slice) v CROSS JOIN LATERAL json_array_elements(v->'sends') s) x(v);
-  now_ := lock_v1(names, EXISTS (SELECT FROM json_array_elements(slice) v WHERE json_array_length(v->'sends') > 0));
-  PERFORM promote_v1(names, now_);
+  now_ := lock_v1(kinds, keys, sent_to <> '{}');
+  SELECT array_agg(e.id ORDER BY u.n), bool_or(e.delayed_at <= now_) INTO rows_, due
+    FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
+  IF due THEN PERFORM promote_v1(rows_, now_); END IF;
 
   -- Judge every commit before anything is written.
-  SELECT array_agg(CASE
+  SELECT array_agg(e.id ORDER BY c.n), array_agg(CASE
       WHEN e.id IS NULL THEN 'lost'
       WHEN e.last_commit = c.commit THEN 'replay'
       WHEN e.deadline IS NULL OR e.nonce IS DISTINCT FROM c.nonce OR e.fence <> c.fence THEN 'lost'
-      WHEN json_array_length(c.acked) + (c.verdict = 'dead_letter')::int > cardinality(e.handed) THEN 'conflict'
-      WHEN (SELECT count(*) FROM unnest(e.handed[1:json_array_length(c.acked) + (c.verdict = 'dead_letter')::int]) WITH ORDINALITY h(seq, n)
-          JOIN message m ON m.entity = e.id AND m.seq = h.seq
-          WHERE h.n > json_array_length(c.acked) OR m.id = c.acked->>(h.n - 1)::int)
-        <> json_array_length(c.acked) + (c.verdict = 'dead_letter')::int THEN 'conflict'
-      ELSE 'apply' END ORDER BY i.n) INTO judged
-  FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-  CROSS JOIN LATERAL json_to_record(i.v) AS c(commit uuid, kind text, key text, nonce uuid, fence bigint, acked json, verdict text)
-  LEFT JOIN entity e ON e.kind = c.kind AND e.key = c.key;
+      WHEN c.settles > cardinality(e.handed) THEN 'conflict'
+      ELSE 'apply' END ORDER BY c.n) INTO ents, judged
+  FROM unnest(row_, commits, nonces, fences, settles) WITH ORDINALITY c(row_, commit, nonce, fence, settles, n)
+  LEFT JOIN entity e ON e.id = rows_[c.row_];
+  FOR wrong IN SELECT DISTINCT a.of_ FROM unnest(of_, nth, settled_ids) a(of_, nth, id)
+    JOIN entity e ON e.id = ents[a.of_] LEFT JOIN message m ON m.entity = e.id AND m.seq = e.handed[a.nth]
+    WHERE judged[a.of_] = 'apply' AND (m.seq IS NULL OR m.id <> a.id)
+  LOOP judged[wrong] := 'conflict'; END LOOP;
 
   -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. The row itself is written once, below.
-  WITH c AS MATERIALIZED (
-    SELECT e.id, e.handed, e.deliveries, c.*, i.state, json_array_length(c.acked) AS acks
-    FROM ROWS FROM (json_array_elements(slice), unnest(states)) WITH ORDINALITY i(v, state, n)
-    CROSS JOIN LATERAL json_to_record(i.v) AS c(kind text, key text, acked json, verdict text, error text, state_version bigint)
-    JOIN entity e ON e.kind = c.kind AND e.key = c.key WHERE judged[i.n] = 'apply'),
-  gone AS (
-    DELETE FROM message m USING c CROSS JOIN LATERAL
-      unnest(c.handed[1:c.acks + (c.verdict = 'dead_letter')::int]) WITH ORDINALITY h(seq, n)
-    WHERE m.entity = c.id AND m.seq = h.seq
-    RETURNING m.entity, m.id, m.payload, m.headers, h.n > c.acks AS dead, c.error, c.deliveries),
-  bury AS (
-    INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
-    SELECT e.kind, g.entity, g.id, g.payload, g.headers, g.error, g.deliveries
-    FROM gone g JOIN entity e ON e.id = g.entity WHERE g.dead)
+  WITH gone AS (
+    DELETE FROM message m USING unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_]
+    WHERE judged[a.of_] = 'apply' AND m.entity = e.id AND m.seq = e.handed[a.nth]
+    RETURNING m.id, m.payload, m.headers, a.id IS NULL AS dead, e.kind, e.id AS entity, errors[a.of_] AS error, e.deliveries)
+  INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
+    SELECT g.kind, g.entity, g.id, g.payload, g.headers, g.error, g.deliveries FROM gone g WHERE g.dead;
   INSERT INTO state AS s (entity, version, state_version, json)
-  SELECT c.id, 1, c.state_version, c.state FROM c WHERE c.state IS NOT NULL
-  ON CONFLICT (entity) DO UPDATE SET version = s.version + 1, state_version = excluded.state_version, json = excluded.json;
+    SELECT ents[c.n], 1, c.shape, c.state FROM unnest(states, shapes) WITH ORDINALITY c(state, shape, n)
+    WHERE judged[c.n] = 'apply' AND c.state IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET version = s.version + 1, state_version = excluded.state_version, json = excluded.json;
 
   -- Sends, beyond the backlog limit, in order of commits and effects.
-  SELECT json_agg(CASE WHEN judged[i.n] = 'apply' THEN m.v ELSE '{"skip":true,"kind":"","key":""}' END ORDER BY i.n, m.n) INTO msgs
-    FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-    CROSS JOIN LATERAL json_array_elements(i.v->'sends') WITH ORDINALITY m(v, n) WHERE 'apply' = ANY (judged);
-  IF msgs IS NOT NULL THEN PERFORM append_v1(msgs, payloads, now_); END IF;
+  IF sent_to <> '{}' AND 'apply' = ANY (judged) THEN
+    SELECT * INTO sum FROM append_v1(rows_, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
+      FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads, headers_, delays, keeps, now_);
+    UPDATE entity e SET pending = e.pending + s.more, queued = e.queued + s.ready, tail = e.tail + s.more, known = true,
+        since = CASE WHEN e.queued = 0 AND s.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, s.later)
+      FROM unnest(rows_, sum.more, sum.ready, sum.later) s(id, more, ready, later) WHERE e.id = s.id AND s.more > 0;
+    PERFORM forget_v1(cardinality(sent_to), now_);
+  END IF;
 
   -- The row: verdict, fence, and the next hand-out or the unlock, in one new version. Sees everything enqueued before (trap 1).
-  WITH c AS MATERIALIZED (
-    SELECT e.id, e.head, c.commit, c.verdict, c.error, c.why, c.max, greatest(c.batch_limit, 1) AS batch_limit,
-      json_array_length(c.acked) + (c.verdict = 'dead_letter')::int AS settled, now_ + c.ms * interval '1 ms' AS deadline,
-      CASE c.verdict WHEN 'wait' THEN now_ + c.after * interval '1 ms' WHEN 'pause' THEN e.wait_until END AS wait_until,
-      CASE WHEN c.verdict = 'pause' THEN coalesce(c.error, '') ELSE e.paused END AS paused
-    FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-    CROSS JOIN LATERAL json_to_record(i.v) AS c(commit uuid, kind text, key text, ms bigint, acked json, verdict text, error text,
-      why text, after bigint, batch_limit bigint, max bigint)
-    JOIN entity e ON e.kind = c.kind AND e.key = c.key WHERE judged[i.n] = 'apply'),
-  next AS (
-    SELECT c.*, CASE WHEN c.max IS NOT NULL AND c.paused IS NULL AND (c.wait_until IS NULL OR c.wait_until <= now_) THEN
-      (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = c.id AND m.seq >= c.head
-        ORDER BY m.seq LIMIT greatest(least(c.max, c.batch_limit), 1)) h) END AS seqs FROM c),
-  counts AS (
-    SELECT h.*, CASE WHEN h.settled > 0 THEN 0 WHEN h.why = 'not_ready' AND e.handed <> '{}' THEN greatest(e.deliveries - 1, 0)
-        ELSE e.deliveries END AS deliveries,
-      CASE WHEN h.settled > 0 THEN 0 WHEN h.why = 'not_ready' AND cardinality(e.handed) = 1 THEN greatest(e.charged - 1, 0)
-        ELSE e.charged END AS charged
-    FROM next h JOIN entity e ON e.id = h.id)
-  UPDATE entity e SET fence = e.fence + 1, last_commit = h.commit, batch_limit = h.batch_limit,
-    queued = e.queued - h.settled, pending = e.pending - h.settled,
-    wait_until = h.wait_until, wait_why = CASE h.verdict WHEN 'wait' THEN h.why WHEN 'pause' THEN e.wait_why END, paused = h.paused,
-    last_error = CASE h.verdict WHEN 'proceed' THEN NULL WHEN 'dead_letter' THEN h.error WHEN 'wait' THEN coalesce(h.error, e.last_error)
-      ELSE e.last_error END,
-    head = CASE WHEN h.seqs IS NOT NULL THEN h.seqs[1] -- a redriven letter may stand before what was handed out
-      WHEN h.settled > 0 AND e.handed[1] = e.head THEN e.handed[h.settled] + 1 ELSE e.head END,
-    handed = coalesce(h.seqs, '{}'), deadline = CASE WHEN h.seqs IS NOT NULL THEN h.deadline END,
-    since = CASE WHEN h.seqs IS NULL THEN now_ ELSE e.since END,
-    deliveries = h.deliveries + (h.seqs IS NOT NULL)::int, charged = h.charged + coalesce((cardinality(h.seqs) = 1)::int, 0)
-  FROM counts h WHERE e.id = h.id;
-  PERFORM mend_v1(names);
-
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT i.n::int - 1 AS item, judged[i.n] AS judged, e.*, e.deadline IS NOT NULL AND e.nonce = c.nonce AS held
-    FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-    CROSS JOIN LATERAL json_to_record(i.v) AS c(kind text, key text, nonce uuid)
-    LEFT JOIN entity e ON e.kind = c.kind AND e.key = c.key)
-  SELECT c.item, CASE WHEN c.judged IN ('lost', 'conflict') THEN c.judged WHEN c.held THEN 'continue' ELSE 'released' END, 0,
-    CASE WHEN c.judged IN ('lost', 'conflict') THEN NULL
-      WHEN c.held THEN json_build_object('fence', c.fence, 'deliveries', c.deliveries, 'charged', c.charged, 'batch_limit', c.batch_limit)
-      ELSE json_build_object('next_due_ms', CASE WHEN c.wake_at IS NOT NULL THEN
-        greatest(ceil(extract(epoch FROM c.wake_at - now_) * 1000), 0) END) END,
-    NULL::text, NULL::text, NULL::text FROM c
+    SELECT u.n::int - 1 AS item, e.id, u.commit, u.settles, u.verdict, u.error, u.why, greatest(u.lim, 1) AS batch_limit,
+      now_ + u.length * interval '1 ms' AS deadline, v.wait_until, v.paused, r.ready, CASE WHEN r.ready THEN
+        (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = e.id AND m.seq >= e.head
+          ORDER BY m.seq LIMIT greatest(least(u.max, u.lim), 1)) h) END AS seqs,
+      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND e.handed <> '{}' THEN greatest(e.deliveries - 1, 0)
+        ELSE e.deliveries END AS deliveries,
+      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND cardinality(e.handed) = 1 THEN greatest(e.charged - 1, 0)
+        ELSE e.charged END AS charged
+    FROM unnest(ents, judged, commits, lengths, settles, verdicts, errors, whys, afters, limits, maxes) WITH ORDINALITY
+      u(id, judged, commit, length, settles, verdict, error, why, after, lim, max, n)
+    JOIN entity e ON e.id = u.id
+    CROSS JOIN LATERAL (SELECT
+      CASE u.verdict WHEN 'wait' THEN now_ + u.after * interval '1 ms' WHEN 'pause' THEN e.wait_until END AS wait_until,
+      CASE WHEN u.verdict = 'pause' THEN coalesce(u.error, '') ELSE e.paused END AS paused OFFSET 0) v
+    CROSS JOIN LATERAL (SELECT u.max IS NOT NULL AND v.paused IS NULL AND (v.wait_until IS NULL OR v.wait_until <= now_)
+      AND e.queued > u.settles AS ready OFFSET 0) r
+    WHERE u.judged = 'apply'),
+  up AS (
+    UPDATE entity e SET fence = e.fence + 1, last_commit = c.commit, batch_limit = c.batch_limit,
+      pending = CASE WHEN c.ready AND c.seqs IS NULL THEN greatest(e.pending - e.queued, 0) ELSE e.pending - c.settles END,
+      queued = CASE WHEN c.ready AND c.seqs IS NULL THEN 0 ELSE e.queued - c.settles END,
+      wait_until = c.wait_until, wait_why = CASE c.verdict WHEN 'wait' THEN c.why WHEN 'pause' THEN e.wait_why END, paused = c.paused,
+      last_error = CASE c.verdict WHEN 'proceed' THEN NULL WHEN 'dead_letter' THEN c.error WHEN 'wait' THEN coalesce(c.error, e.last_error)
+        ELSE e.last_error END,
+      head = CASE WHEN c.seqs IS NOT NULL THEN c.seqs[1] -- a redriven letter may stand before what was handed out
+        WHEN c.settles > 0 AND e.handed[1] = e.head THEN e.handed[c.settles] + 1 ELSE e.head END,
+      handed = coalesce(c.seqs, '{}'), deadline = CASE WHEN c.seqs IS NOT NULL THEN c.deadline END,
+      since = CASE WHEN c.seqs IS NULL THEN now_ ELSE e.since END,
+      deliveries = c.deliveries + (c.seqs IS NOT NULL)::int, charged = c.charged + coalesce((cardinality(c.seqs) = 1)::int, 0)
+    FROM c WHERE e.id = c.id
+    RETURNING c.item, true AS mine, e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at),
+  done AS (
+    SELECT * FROM up
+    UNION ALL -- the replies of these were lost: as it stands now
+    SELECT u.n::int - 1, coalesce(e.nonce = u.nonce, false), e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at
+    FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay')
+  SELECT d.item, CASE WHEN d.mine AND d.deadline IS NOT NULL THEN 'continue' ELSE 'released' END, 0,
+    CASE WHEN d.mine AND d.deadline IS NOT NULL THEN ARRAY[d.fence, d.deliveries, d.charged, d.batch_limit]
+      WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM d.wake_at - now_) * 1000)::bigint, 0)] END,
+    NULL::text, NULL::text, NULL::text FROM done d
   UNION ALL
-  SELECT c.item, 'message', h.n::int, NULL, m.id, m.payload, m.headers
-    FROM c CROSS JOIN LATERAL unnest(c.handed) WITH ORDINALITY h(seq, n)
-    JOIN message m ON m.entity = c.id AND m.seq = h.seq
-    WHERE c.judged IN ('apply', 'replay') AND c.held
+  SELECT d.item, 'message', h.n::int, NULL, m.id, m.payload, m.headers
+    FROM done d CROSS JOIN LATERAL unnest(d.handed) WITH ORDINALITY h(seq, n)
+    JOIN message m ON m.entity = d.id AND m.seq = h.seq WHERE d.mine AND d.deadline IS NOT NULL
+  UNION ALL
+  SELECT u.n::int - 1, u.judged, 0, NULL, NULL, NULL, NULL FROM unnest(judged) WITH ORDINALITY u(judged, n) WHERE u.judged IN ('lost', 'conflict')
   ORDER BY 1, 3;
 END $$;
 
--- release: slice [{kind,key,nonce}]; one answer for each.
-CREATE FUNCTION {schema}.release_v1(verb text, patience bigint, slice json) RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
+-- release and extend_lock: one answer for each.
+CREATE FUNCTION {schema}.release_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[])
+RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; names json;
+DECLARE now_ timestamptz;
 BEGIN
   PERFORM begin_v1(verb, 'release', patience);
-  SELECT json_agg(json_build_array(v->>'kind', v->>'key')) INTO names FROM json_array_elements(slice) v;
-  now_ := lock_v1(names, false);
+  now_ := lock_v1(kinds, keys, false);
   RETURN QUERY
-  WITH done AS (
-    UPDATE entity e SET deadline = NULL, handed = '{}', since = now_,
-      deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (cardinality(e.handed) = 1)::int, 0)
-    FROM json_to_recordset(slice) AS w(kind text, key text, nonce uuid)
-    WHERE e.kind = w.kind AND e.key = w.key AND e.deadline IS NOT NULL AND e.nonce = w.nonce RETURNING e.kind, e.key)
-  SELECT i.n::int - 1, d.key IS NOT NULL FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-  LEFT JOIN done d ON d.kind = i.v->>'kind' AND d.key = i.v->>'key' ORDER BY i.n;
+  UPDATE entity e SET deadline = NULL, handed = '{}', since = now_,
+    deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (cardinality(e.handed) = 1)::int, 0)
+  FROM unnest(kinds, keys, nonces) WITH ORDINALITY u(kind, key, nonce, n)
+  WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
 END $$;
 
--- extend_lock: slice [{kind,key,nonce,ms}]; one answer for each.
-CREATE FUNCTION {schema}.extend_lock_v1(verb text, patience bigint, slice json) RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION {schema}.extend_lock_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[], lengths bigint[])
+RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; names json;
+DECLARE now_ timestamptz;
 BEGIN
   PERFORM begin_v1(verb, 'extend_lock', patience);
-  SELECT json_agg(json_build_array(v->>'kind', v->>'key')) INTO names FROM json_array_elements(slice) v;
-  now_ := lock_v1(names, false);
+  now_ := lock_v1(kinds, keys, false);
   RETURN QUERY
-  WITH done AS (
-    UPDATE entity e SET deadline = now_ + w.ms * interval '1 ms'
-    FROM json_to_recordset(slice) AS w(kind text, key text, nonce uuid, ms bigint)
-    WHERE e.kind = w.kind AND e.key = w.key AND e.deadline IS NOT NULL AND e.nonce = w.nonce RETURNING e.kind, e.key)
-  SELECT i.n::int - 1, d.key IS NOT NULL FROM json_array_elements(slice) WITH ORDINALITY i(v, n)
-  LEFT JOIN done d ON d.kind = i.v->>'kind' AND d.key = i.v->>'key' ORDER BY i.n;
+  UPDATE entity e SET deadline = now_ + u.length * interval '1 ms'
+  FROM unnest(kinds, keys, nonces, lengths) WITH ORDINALITY u(kind, key, nonce, length, n)
+  WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
 END $$;
 
 -- due: read-only, no lock. One row per entity; the row with id NULL carries next_ms. `wake`: microseconds of the epoch.

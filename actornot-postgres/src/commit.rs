@@ -3,10 +3,8 @@
 use actornot_core::{Commit, Effect, Error, ErrorKind, Updated};
 
 use crate::PostgresQueue;
-use crate::codec::json;
-use crate::connection::Value;
-use crate::row::{self, Answer};
-use crate::slice::{Change, sends};
+use crate::row::{self, Answer, Answers};
+use crate::slice;
 use crate::statements::Verb;
 
 impl PostgresQueue {
@@ -34,17 +32,10 @@ impl PostgresQueue {
         if commits.is_empty() {
             return Ok(Vec::new());
         }
-        let changes: Vec<Change<'_>> = commits.iter().map(|commit| (*commit).into()).collect();
-        let states: Vec<Option<&str>> =
-            commits.iter().map(|commit| commit.state.as_ref().map(|state| state.json.as_str())).collect();
-        let mut payloads = Vec::new();
-        for commit in commits {
-            payloads.extend(sends(commit).map(|envelope| envelope.message.payload.as_str()));
-        }
-        let values = [Value::Text(&json(&changes)), Value::Maybe(&states), Value::Texts(&payloads)];
-        let mut answers = row::answers(&self.server.call(Verb::UpdateLocked, &values).await?)?;
+        let rows = self.server.call(Verb::UpdateLocked, &slice::changes(commits)).await?;
+        let Answers { mut of, .. } = row::answers(&rows)?;
         let updated = commits.iter().enumerate().map(|(index, commit)| {
-            let answer = answers.remove(&index).unwrap_or_default();
+            let answer = of.remove(&index).unwrap_or_default();
             updated(answer).map_err(|error| error.with_entity(&commit.lease.entity))
         });
         Ok(updated.collect())

@@ -18,8 +18,15 @@ pub(crate) enum Value<'a> {
     Text(&'a str),
     Number(i64),
     Flag(bool),
-    Texts(&'a [&'a str]),
-    Maybe(&'a [Option<&'a str>]),
+    Texts(Vec<&'a str>),
+    Owned(Vec<String>),
+    Maybe(Vec<Option<&'a str>>),
+    /// UUIDs, as text.
+    Ids(Vec<Option<String>>),
+    Numbers(Vec<i64>),
+    MaybeNumbers(Vec<Option<i64>>),
+    /// Of an item in another column, from 1.
+    Places(Vec<i32>),
 }
 
 /// How long a call waits for a lock that others hold, or repeats what others made the server refuse.
@@ -110,8 +117,13 @@ impl Server {
                     Value::Text(text) => arguments.add(*text)?,
                     Value::Number(number) => arguments.add(*number)?,
                     Value::Flag(flag) => arguments.add(*flag)?,
-                    Value::Texts(texts) => arguments.add(*texts)?,
-                    Value::Maybe(texts) => arguments.add(*texts)?,
+                    Value::Texts(texts) => arguments.add(texts)?,
+                    Value::Owned(texts) => arguments.add(texts)?,
+                    Value::Maybe(texts) => arguments.add(texts)?,
+                    Value::Ids(ids) => arguments.add(ids)?,
+                    Value::Numbers(numbers) => arguments.add(numbers)?,
+                    Value::MaybeNumbers(numbers) => arguments.add(numbers)?,
+                    Value::Places(places) => arguments.add(places)?,
                 }
             }
             Ok(())

@@ -20,7 +20,7 @@ impl PostgresQueue {
         let kinds: Vec<&str> = query.kinds.iter().map(String::as_str).collect();
         // One more than asked for tells whether there is a next page.
         let limit = i64::from(query.limit) + 1;
-        let values = [Value::Texts(&kinds), Value::Number(wake), Value::Number(id), Value::Number(limit)];
+        let values = [Value::Texts(kinds), Value::Number(wake), Value::Number(id), Value::Number(limit)];
         let mut due = Due::default();
         let (mut seen, mut more) = (0, false);
         for row in &self.server.call(Verb::Due, &values).await? {

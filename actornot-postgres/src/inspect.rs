@@ -58,7 +58,7 @@ impl Inspect for PostgresQueue {
     async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
         let names: Vec<&str> = ids.iter().map(MessageId::as_str).collect();
         let [kind, key] = name(entity);
-        let rows = self.server.call(Verb::Locate, &[kind, key, Value::Texts(&names)]).await?;
+        let rows = self.server.call(Verb::Locate, &[kind, key, Value::Texts(names)]).await?;
         let mut found = vec![Location::Gone; ids.len()];
         for row in &rows {
             if let Some(slot) = item(row)?.and_then(|index| found.get_mut(index)) {

@@ -4,11 +4,10 @@ use actornot_core::{Error, Grant, Lease, TryLock};
 use sqlx::Row as _;
 
 use crate::PostgresQueue;
-use crate::codec::json;
-use crate::connection::{Server, Value};
+use crate::connection::Server;
 use crate::error::applied;
-use crate::row;
-use crate::slice::{Held, Lock};
+use crate::row::{self, Answers};
+use crate::slice;
 use crate::statements::Verb;
 
 impl PostgresQueue {
@@ -16,14 +15,10 @@ impl PostgresQueue {
         &self,
         items: &[TryLock],
     ) -> Result<Vec<Result<Option<Grant>, Error>>, Error> {
-        let lock = |(item, lock): (usize, &'_ TryLock)| {
-            json(&Lock { item, name: (&lock.entity).into(), request: (&lock.request).into() })
-        };
-        let locks: Vec<String> = items.iter().enumerate().map(lock).collect();
-        let slice = format!("[{}]", locks.join(","));
-        let mut answers = row::answers(&self.server.call(Verb::TryLock, &[Value::Text(&slice)]).await?)?;
+        let rows = self.server.call(Verb::TryLock, &slice::locks(items)).await?;
+        let Answers { mut of, .. } = row::answers(&rows)?;
         let granted = items.iter().enumerate().map(|(index, item)| {
-            Ok(answers.remove(&index).and_then(|answer| answer.grant(&item.entity, &item.request)))
+            Ok(of.remove(&index).and_then(|answer| answer.grant(&item.entity, &item.request)))
         });
         Ok(granted.collect())
     }
@@ -39,8 +34,11 @@ pub(crate) async fn held(
     verb: Verb,
     leases: &[Lease],
 ) -> Result<Vec<Result<bool, Error>>, Error> {
-    let slice: Vec<Held<'_>> = leases.iter().map(Into::into).collect();
-    let rows = server.call(verb, &[Value::Text(&json(&slice))]).await?;
+    let (mut values, lengths) = slice::leases(leases);
+    if verb == Verb::ExtendLock {
+        values.push(lengths);
+    }
+    let rows = server.call(verb, &values).await?;
     let mut held = vec![false; leases.len()];
     for row in &rows {
         let item = usize::try_from(row.try_get::<i32, _>("item").map_err(applied)?).unwrap_or(usize::MAX);

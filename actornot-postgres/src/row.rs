@@ -4,27 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actornot_core::{EntityId, Error, Grant, HandedOut, Lease, LockRequest, StoredMessage, StoredState};
-use serde::Deserialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::codec::{self, small, unsigned};
 use crate::error::applied;
 
-/// What the server says about a grant, or a commit that goes on or lets go. Fields of the other kinds are absent.
+/// What the server says about a grant, or a commit that goes on: fence, deliveries, charged, batch limit, and of the
+/// state version and shape; or about one that lets go: the milliseconds until it is due, if it will be.
 ///
 /// Numbers as PostgreSQL has them: one below zero, written by hand, must not cost the slice its answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Stored {
-    fence: i64,
-    deliveries: i64,
-    charged: i64,
-    batch_limit: i64,
-    version: Option<i64>,
-    state_version: Option<i64>,
-    next_due_ms: Option<i64>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Stored(Vec<Option<i64>>);
 
 /// All that came back for one item of the slice.
 #[derive(Debug, Default)]
@@ -32,35 +23,40 @@ pub(crate) struct Answer {
     /// The word for it: `grant`, `continue`, `released`, `lost`, `conflict`; nothing where no grant was given.
     pub(crate) part: String,
     pub(crate) stored: Stored,
-    /// One for each message of an `enqueue`.
-    pub(crate) admissions: Vec<String>,
     state: Option<String>,
     pub(crate) messages: Vec<StoredMessage>,
 }
 
-/// Answers of a verb that writes, by the number of their item.
-pub(crate) fn answers(rows: &[PgRow]) -> Result<BTreeMap<usize, Answer>, Error> {
-    let mut answers: BTreeMap<usize, Answer> = BTreeMap::new();
+/// Answers of a verb that writes.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// By the number of their item.
+    pub(crate) of: BTreeMap<usize, Answer>,
+    /// A letter for each message of an `enqueue`; `None`: all were accepted.
+    pub(crate) admissions: Option<String>,
+}
+
+pub(crate) fn answers(rows: &[PgRow]) -> Result<Answers, Error> {
+    let mut answers = Answers::default();
     for row in rows {
+        let part: &str = row.try_get("part").map_err(applied)?;
+        if part == "admissions" {
+            answers.admissions = row.try_get("payload").map_err(applied)?;
+            continue;
+        }
         let Ok(item) = usize::try_from(row.try_get::<i32, _>("item").map_err(applied)?) else { continue };
-        let entry = answers.entry(item).or_default();
-        let part: String = row.try_get("part").map_err(applied)?;
-        match part.as_str() {
+        let entry = answers.of.entry(item).or_default();
+        match part {
             "message" => entry.messages.push(codec::message(row).map_err(applied)?),
-            "enqueued" => entry.admissions = decode(row)?,
             _ => {
-                entry.part = part;
-                entry.stored = decode::<Option<Stored>>(row)?.unwrap_or_default();
+                entry.part = part.to_owned();
+                let numbers: Option<Vec<Option<i64>>> = row.try_get("numbers").map_err(applied)?;
+                entry.stored = Stored(numbers.unwrap_or_default());
                 entry.state = row.try_get("payload").map_err(applied)?;
             }
         }
     }
     Ok(answers)
-}
-
-fn decode<T: for<'a> Deserialize<'a>>(row: &PgRow) -> Result<T, Error> {
-    let text: Option<&str> = row.try_get("answer").map_err(applied)?;
-    serde_json::from_str(text.unwrap_or("null")).map_err(|error| applied(sqlx::Error::Decode(error.into())))
 }
 
 impl Answer {
@@ -77,29 +73,34 @@ impl Answer {
         };
         let state = self.state.map(|json| StoredState {
             json,
-            version: unsigned(self.stored.version.unwrap_or_default()),
-            state_version: small(self.stored.state_version.unwrap_or_default()),
+            version: unsigned(self.stored.number(4)),
+            state_version: small(self.stored.number(5)),
         });
         Some(Grant { lease, state, batch: self.stored.batch(self.messages) })
     }
 }
 
 impl Stored {
+    fn number(&self, place: usize) -> i64 {
+        self.0.get(place).copied().flatten().unwrap_or_default()
+    }
+
     pub(crate) fn fence(&self) -> u64 {
-        unsigned(self.fence)
+        unsigned(self.number(0))
     }
 
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        self.next_due_ms.map(|ms| Duration::from_millis(unsigned(ms)))
+        let ms = self.0.first().copied().flatten()?;
+        Some(Duration::from_millis(unsigned(ms)))
     }
 
     /// What goes to the runner.
     pub(crate) fn batch(&self, messages: Vec<StoredMessage>) -> HandedOut {
         HandedOut {
             messages,
-            deliveries: small(self.deliveries),
-            charged: small(self.charged),
-            batch_limit: small(self.batch_limit),
+            deliveries: small(self.number(1)),
+            charged: small(self.number(2)),
+            batch_limit: small(self.number(3)),
         }
     }
 }

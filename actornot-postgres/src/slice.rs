@@ -1,121 +1,147 @@
-//! What goes in: a slice of a verb as one JSON text, with payloads and states beside it, byte for byte.
+//! What goes in: a slice as columns, one array for each property. Payloads and states are bound as they are, byte for byte.
 
-use actornot_core::{Commit, Effect, EntityId, Envelope, Lease, LockRequest, NewMessage, Next, Verdict};
-use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+
+use actornot_core::{
+    Commit, Effect, Enqueue, EntityId, Envelope, Lease, LockRequest, NewMessage, Next, TryLock, Verdict,
+};
 
 use crate::codec::{encode_headers, millis};
+use crate::connection::Value;
 
-/// An entity's name, in each item.
-#[derive(Serialize)]
-pub(crate) struct Name<'a> {
-    kind: &'a str,
-    key: &'a str,
+/// Names of entities.
+#[derive(Default)]
+struct Names<'a> {
+    kinds: Vec<&'a str>,
+    keys: Vec<&'a str>,
 }
 
-impl<'a> From<&'a EntityId> for Name<'a> {
-    fn from(entity: &'a EntityId) -> Self {
-        Self { kind: entity.kind(), key: entity.key() }
+impl<'a> Names<'a> {
+    fn of(entities: impl Iterator<Item = &'a EntityId>) -> Self {
+        let (kinds, keys) = entities.map(|entity| (entity.kind(), entity.key())).unzip();
+        Self { kinds, keys }
+    }
+
+    fn values(self) -> [Value<'a>; 2] {
+        [Value::Texts(self.kinds), Value::Texts(self.keys)]
     }
 }
 
-/// A message without its payload.
-#[derive(Serialize)]
-pub(crate) struct Message<'a> {
-    id: &'a str,
-    headers: String,
-    delay: i64,
-    retention: i64,
+/// Locks that may be wanted.
+#[derive(Default)]
+struct Requests {
+    nonces: Vec<Option<String>>,
+    lengths: Vec<i64>,
+    maxes: Vec<i64>,
 }
 
-impl<'a> From<&'a NewMessage> for Message<'a> {
-    fn from(message: &'a NewMessage) -> Self {
-        Self {
-            id: message.id.as_str(),
-            headers: encode_headers(&message.headers),
-            delay: millis(message.delay),
-            retention: millis(message.retention),
+impl Requests {
+    fn add(&mut self, request: Option<&LockRequest>) {
+        self.nonces.push(request.map(|request| request.nonce.to_string()));
+        self.lengths.push(request.map_or(0, |request| millis(request.length)));
+        self.maxes.push(request.map_or(0, |request| request.max_batch.into()));
+    }
+
+    fn values<'a>(self) -> [Value<'a>; 3] {
+        [Value::Ids(self.nonces), Value::Numbers(self.lengths), Value::Numbers(self.maxes)]
+    }
+}
+
+/// Messages, in order.
+#[derive(Default)]
+struct Messages<'a> {
+    ids: Vec<&'a str>,
+    payloads: Vec<&'a str>,
+    headers: Vec<String>,
+    delays: Vec<i64>,
+    keeps: Vec<i64>,
+}
+
+impl<'a> Messages<'a> {
+    fn add(&mut self, message: &'a NewMessage) {
+        self.ids.push(message.id.as_str());
+        self.payloads.push(&message.payload);
+        self.headers.push(encode_headers(&message.headers));
+        self.delays.push(millis(message.delay));
+        self.keeps.push(millis(message.retention));
+    }
+
+    fn values(self) -> [Value<'a>; 5] {
+        [
+            Value::Texts(self.ids),
+            Value::Texts(self.payloads),
+            Value::Owned(self.headers),
+            Value::Numbers(self.delays),
+            Value::Numbers(self.keeps),
+        ]
+    }
+}
+
+/// The values of `enqueue`.
+pub(crate) fn posts(items: &[Enqueue]) -> Vec<Value<'_>> {
+    let names = Names::of(items.iter().map(|item| &item.entity));
+    let (mut limits, mut counts, mut requests) = (Vec::new(), Vec::new(), Requests::default());
+    let (mut at, mut nth, mut messages) = (Vec::new(), Vec::new(), Messages::default());
+    let mut plain = true;
+    for (item, place) in items.iter().zip(1..) {
+        limits.push(i64::try_from(item.backlog_limit).unwrap_or(i64::MAX));
+        counts.push(i64::try_from(item.messages.len()).unwrap_or(i64::MAX));
+        requests.add(item.lock.as_ref());
+        let mut ids = HashSet::new();
+        for (message, number) in item.messages.iter().zip(1..) {
+            plain &= message.delay.is_zero() && (item.messages.len() == 1 || ids.insert(&message.id));
+            at.push(place);
+            nth.push(number);
+            messages.add(message);
         }
     }
+    let mut values: Vec<Value<'_>> = names.values().into();
+    values.extend([Value::Numbers(limits), Value::Numbers(counts)]);
+    values.extend(requests.values());
+    values.extend([Value::Flag(plain), Value::Places(at), Value::Places(nth)]);
+    values.extend(messages.values());
+    values
 }
 
-/// A lock that is wanted.
-#[derive(Serialize)]
-pub(crate) struct Request {
-    nonce: String,
-    ms: i64,
-    max: u32,
+/// The values of `try_lock`.
+pub(crate) fn locks(items: &[TryLock]) -> Vec<Value<'_>> {
+    let mut requests = Requests::default();
+    items.iter().for_each(|item| requests.add(Some(&item.request)));
+    let names = Names::of(items.iter().map(|item| &item.entity));
+    names.values().into_iter().chain(requests.values()).collect()
 }
 
-impl From<&LockRequest> for Request {
-    fn from(request: &LockRequest) -> Self {
-        Self { nonce: request.nonce.to_string(), ms: millis(request.length), max: request.max_batch }
+/// The values of `release`, and those that `extend_lock` has besides.
+pub(crate) fn leases(leases: &[Lease]) -> (Vec<Value<'_>>, Value<'_>) {
+    let names = Names::of(leases.iter().map(|lease| &lease.entity));
+    let nonces = leases.iter().map(|lease| Some(lease.nonce.to_string())).collect();
+    let lengths = leases.iter().map(|lease| millis(lease.length)).collect();
+    (names.values().into_iter().chain([Value::Ids(nonces)]).collect(), Value::Numbers(lengths))
+}
+
+/// The values of `update_locked`.
+pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
+    // Whose rows are written: each once, though several commits may send to one.
+    let mut rows: BTreeMap<(&str, &str), i32> = BTreeMap::new();
+    for commit in commits {
+        let targets = sends(commit).map(|envelope| &envelope.entity);
+        for entity in targets.chain([&commit.lease.entity]) {
+            rows.insert((entity.kind(), entity.key()), 0);
+        }
     }
-}
+    rows.values_mut().zip(1..).for_each(|(row, place)| *row = place);
+    let row = |entity: &EntityId| rows.get(&(entity.kind(), entity.key())).copied().unwrap_or_default();
+    let (kinds, keys): (Vec<&str>, Vec<&str>) = rows.keys().copied().unzip();
 
-/// An item of `enqueue`.
-#[derive(Serialize)]
-pub(crate) struct Post<'a> {
-    #[serde(flatten)]
-    pub(crate) name: Name<'a>,
-    pub(crate) limit: u64,
-    pub(crate) lock: Option<Request>,
-    pub(crate) messages: Vec<Message<'a>>,
-}
-
-/// An item of `try_lock`. Its number comes back with its answer.
-#[derive(Serialize)]
-pub(crate) struct Lock<'a> {
-    pub(crate) item: usize,
-    #[serde(flatten)]
-    pub(crate) name: Name<'a>,
-    #[serde(flatten)]
-    pub(crate) request: Request,
-}
-
-/// An item of `release` and `extend_lock`.
-#[derive(Serialize)]
-pub(crate) struct Held<'a> {
-    #[serde(flatten)]
-    name: Name<'a>,
-    nonce: String,
-    ms: i64,
-}
-
-impl<'a> From<&'a Lease> for Held<'a> {
-    fn from(lease: &'a Lease) -> Self {
-        Self { name: (&lease.entity).into(), nonce: lease.nonce.to_string(), ms: millis(lease.length) }
-    }
-}
-
-/// An effect of a commit.
-#[derive(Serialize)]
-pub(crate) struct Send<'a> {
-    #[serde(flatten)]
-    name: Name<'a>,
-    #[serde(flatten)]
-    message: Message<'a>,
-}
-
-/// An item of `update_locked`, without its new state.
-#[derive(Serialize)]
-pub(crate) struct Change<'a> {
-    commit: String,
-    #[serde(flatten)]
-    held: Held<'a>,
-    fence: i64,
-    state_version: Option<u32>,
-    acked: Vec<&'a str>,
-    verdict: &'static str,
-    error: Option<&'a str>,
-    why: Option<&'static str>,
-    after: Option<i64>,
-    batch_limit: u32,
-    max: Option<u32>,
-    sends: Vec<Send<'a>>,
-}
-
-impl<'a> From<&'a Commit> for Change<'a> {
-    fn from(commit: &'a Commit) -> Self {
+    let mut at = Vec::new();
+    let (mut ids, mut nonces, mut fences, mut lengths, mut settles) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut verdicts, mut errors, mut whys, mut afters, mut limits, mut maxes) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut states, mut shapes) = (Vec::new(), Vec::new());
+    let (mut of, mut nth, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sent_of, mut sent_to, mut messages) = (Vec::new(), Vec::new(), Messages::default());
+    for (commit, place) in commits.iter().zip(1..) {
         let (verdict, error, why, after) = match &commit.verdict {
             Verdict::Proceed => ("proceed", None, None, None),
             Verdict::DeadLetter { error } => ("dead_letter", Some(error.as_str()), None, None),
@@ -124,31 +150,67 @@ impl<'a> From<&'a Commit> for Change<'a> {
             }
             Verdict::Pause { reason } => ("pause", Some(reason.as_str()), None, None),
         };
-        Self {
-            commit: commit.id.to_string(),
-            held: (&commit.lease).into(),
-            // A fence that was never stored holds nothing.
-            fence: i64::try_from(commit.lease.fence).unwrap_or(-1),
-            state_version: commit.state.as_ref().map(|state| state.state_version),
-            acked: commit.acked.iter().map(|id| id.as_str()).collect(),
-            verdict,
-            error,
-            why,
-            after,
-            batch_limit: commit.batch_limit,
-            max: match commit.next {
-                Next::Batch { max } => Some(max),
-                Next::Release => None,
-            },
-            sends: sends(commit)
-                .map(|envelope| Send { name: (&envelope.entity).into(), message: (&envelope.message).into() })
-                .collect(),
+        // The dead letter is settled, whatever its id.
+        let dead = matches!(commit.verdict, Verdict::DeadLetter { .. }).then_some(None);
+        let before = settled.len();
+        for (id, number) in commit.acked.iter().map(|id| Some(id.as_str())).chain(dead).zip(1..) {
+            of.push(place);
+            nth.push(number);
+            settled.push(id);
+        }
+        at.push(row(&commit.lease.entity));
+        ids.push(Some(commit.id.to_string()));
+        nonces.push(Some(commit.lease.nonce.to_string()));
+        // A fence that was never stored holds nothing.
+        fences.push(i64::try_from(commit.lease.fence).unwrap_or(-1));
+        lengths.push(millis(commit.lease.length));
+        settles.push(i64::try_from(settled.len() - before).unwrap_or(i64::MAX));
+        verdicts.push(verdict);
+        errors.push(error);
+        whys.push(why);
+        afters.push(after);
+        limits.push(i64::from(commit.batch_limit));
+        maxes.push(match commit.next {
+            Next::Batch { max } => Some(i64::from(max)),
+            Next::Release => None,
+        });
+        states.push(commit.state.as_ref().map(|state| state.json.as_str()));
+        shapes.push(commit.state.as_ref().map(|state| i64::from(state.state_version)));
+        for envelope in sends(commit) {
+            sent_of.push(place);
+            sent_to.push(row(&envelope.entity));
+            messages.add(&envelope.message);
         }
     }
+    let mut values = vec![
+        Value::Texts(kinds),
+        Value::Texts(keys),
+        Value::Places(at),
+        Value::Ids(ids),
+        Value::Ids(nonces),
+        Value::Numbers(fences),
+        Value::Numbers(lengths),
+        Value::Numbers(settles),
+        Value::Texts(verdicts),
+        Value::Maybe(errors),
+        Value::Maybe(whys),
+        Value::MaybeNumbers(afters),
+        Value::Numbers(limits),
+        Value::MaybeNumbers(maxes),
+        Value::Maybe(states),
+        Value::MaybeNumbers(shapes),
+        Value::Places(of),
+        Value::Places(nth),
+        Value::Maybe(settled),
+        Value::Places(sent_of),
+        Value::Places(sent_to),
+    ];
+    values.extend(messages.values());
+    values
 }
 
 /// The messages that a commit sends, in order.
-pub(crate) fn sends(commit: &Commit) -> impl Iterator<Item = &Envelope> {
+fn sends(commit: &Commit) -> impl Iterator<Item = &Envelope> {
     commit.effects.iter().filter_map(|effect| match effect {
         Effect::Send(envelope) => Some(envelope),
         _ => None,

@@ -25,7 +25,7 @@ pub(crate) enum Verb {
 }
 
 /// What functions that answer with grants and batches return; see [`row`](crate::row).
-const PARTS: &str = "item, part, n, answer::text AS answer, id, payload, headers";
+const PARTS: &str = "item, part, numbers, id, payload, headers";
 
 impl Verb {
     const ALL: [Self; 16] = [
@@ -50,11 +50,20 @@ impl Verb {
     /// Its name, its columns, and its parameters behind the name.
     fn signature(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Enqueue => ("enqueue", PARTS, "$2, $3::json, $4"),
-            Self::TryLock => ("try_lock", PARTS, "$2, $3::json"),
-            Self::UpdateLocked => ("update_locked", PARTS, "$2, $3::json, $4, $5"),
-            Self::Release => ("release", "item, held", "$2, $3::json"),
-            Self::ExtendLock => ("extend_lock", "item, held", "$2, $3::json"),
+            Self::Enqueue => (
+                "enqueue",
+                PARTS,
+                "$2, $3, $4, $5, $6, $7::uuid[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17",
+            ),
+            Self::TryLock => ("try_lock", PARTS, "$2, $3, $4, $5::uuid[], $6, $7"),
+            Self::UpdateLocked => (
+                "update_locked",
+                PARTS,
+                "$2, $3, $4, $5, $6::uuid[], $7::uuid[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+                 $21, $22, $23, $24, $25, $26, $27, $28",
+            ),
+            Self::Release => ("release", "item, held", "$2, $3, $4, $5::uuid[]"),
+            Self::ExtendLock => ("extend_lock", "item, held", "$2, $3, $4, $5::uuid[], $6"),
             Self::Due => ("due", "*", "$2, $3, $4, $5"),
             Self::Read => ("read", "*", "$2::json"),
             Self::List => ("list", "*", "$2, $3, $4"),
@@ -104,9 +113,9 @@ impl Texts {
 const FUNCTIONS: u32 = 1;
 
 /// What functions that write, and those that only read, are created with: whatever the session says, names are found
-/// in their own schema, and joins search by index. `lock_timeout` is set by each call, and undone at its end.
+/// in their own schema, joins search by index, and nothing is planned again for each call. `lock_timeout` is set by each call, and undone at its end.
 const READ: &str = "SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_hashjoin = off \
-                    SET enable_mergejoin = off SET jit = off";
+                    SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan";
 
 /// Everything that is installed, in order.
 pub(crate) fn installation(schema: &str) -> String {
