@@ -4,13 +4,21 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local limit, wake, kind = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local reply, next = {}, -1
+-- By bytes, as Redis orders what is due at the same moment. Lua's own < and > ask the locale of the server.
+local function stands_behind(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
 local function page(key, index, top)
   local found, offset = {}, 0
   while #found < limit * 2 do
     local part = redis.call('ZRANGEBYSCORE', key, wake or '-inf', top, 'WITHSCORES', 'LIMIT', offset, limit)
     for i = 1, #part, 2 do
       local score = tonumber(part[i + 1])
-      if not wake or score > wake or index > kind or (index == kind and part[i] > ARGV[3]) then
+      if not wake or score > wake or index > kind or (index == kind and stands_behind(part[i], ARGV[3])) then
         found[#found + 1] = part[i]
         found[#found + 1] = part[i + 1]
       end

@@ -48,16 +48,17 @@ local function enter(r, value)
   r.tail = r.tail + 1
 end
 
--- Delayed messages that are due join the tail, at most 1000 in one call. Nothing to do in the common case.
+-- Delayed messages that are due join the tail, at most 1000 in one call. Nothing to do in the common case. A second
+-- call goes on behind those of the first, which are still stored.
 local function promote(r)
   if not r.delayed_at or r.delayed_at > now then return end
-  local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1000)
-  local names = {}
+  local done, names = #unpark, {}
+  local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', done, 1000)
   for i, n in ipairs(due) do names[i] = 'd' .. n; drop[#drop + 1] = names[i]; unpark[#unpark + 1] = n end
   for _, value in ipairs(redis.call('HMGET', KEYS[2], unpack(names))) do
     if value then enter(r, value) end
   end
-  local after = redis.call('ZRANGE', KEYS[3], #due, #due, 'WITHSCORES')
+  local after = redis.call('ZRANGE', KEYS[3], #unpark, #unpark, 'WITHSCORES')
   r.delayed_at = after[2] and tonumber(after[2])
   r.delayed = r.delayed - #due
 end

@@ -172,8 +172,10 @@ impl RedisQueue {
                 let keys = vec![space.channel(*from, *to), space.channels(*from)];
                 Call::new(*from, What::Script(&TRIM), keys).number(to).number(highest)
             };
-            // Lost: the next one trims.
-            self.run(&trims.iter().map(trim).collect::<Vec<_>>()).await;
+            let trimmed = self.run(&trims.iter().map(trim).collect::<Vec<_>>()).await;
+            // What has arrived is still there, and would be read again without end. The next one trims.
+            let failed = trims.iter().zip(trimmed).filter(|(_, answer)| answer.is_err());
+            stuck.extend(failed.map(|((channel, _), _)| *channel));
             again.retain(|channel| !stuck.contains(channel));
             open = again;
         }

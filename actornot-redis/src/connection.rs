@@ -6,6 +6,7 @@
 //! every slot. Dropping a call leaves its answers to the driver, which keeps count of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use redis::Value;
 use crate::config::Target;
 use crate::error::{self, Refusal};
 use crate::slice::{Address, Call, Map, Space};
-use crate::turn::{Boxed, Node, Open, Turn, all};
+use crate::turn::{Boxed, GLANCE, Node, Open, Turn, all};
 
 /// So many bytes go out at a time: far below the server's limit for a connection, 1 GB.
 const PIPELINE_BYTES: usize = 64 << 20;
@@ -25,6 +26,8 @@ pub(crate) struct Nodes {
     pub(crate) target: Target,
     map: Mutex<Arc<Map>>,
     open: Mutex<BTreeMap<Address, Arc<Node>>>,
+    /// How often the map was asked for.
+    asked: AtomicUsize,
 }
 
 /// What became of one call in one round.
@@ -42,7 +45,7 @@ impl Nodes {
             // The driver panics when there is none. An error says that the program has chosen one, which stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Self { target, map: Mutex::default(), open: Mutex::default() }
+        Self { target, map: Mutex::default(), open: Mutex::default(), asked: AtomicUsize::default() }
     }
 
     /// Other connections to the same nodes.
@@ -301,6 +304,9 @@ impl Nodes {
     async fn ask_map(&self, turn: &Turn) -> Result<Map, Error> {
         let mut asked = self.target.seeds.clone();
         asked.extend(self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned());
+        // Another one first each time: a node that is cut off from the others tells an old map, again and again.
+        let first = self.asked.fetch_add(1, Ordering::Relaxed) % asked.len().max(1);
+        asked.rotate_left(first);
         asked.sort_by_key(|address| self.node(address).is_silent());
         let mut failed = Error::new(ErrorKind::Unavailable, "no node of the cluster answers");
         for (index, address) in asked.iter().enumerate() {
@@ -308,7 +314,9 @@ impl Nodes {
             command.arg("SLOTS");
             // One that swallows what is sent to it leaves time for the others.
             let left = u32::try_from(asked.len() - index).unwrap_or(u32::MAX);
-            let share = Turn::new(turn.left() / left);
+            // At the end of its patience a call has nothing to share, and a node that cannot answer in no time is not
+            // a silent one.
+            let share = Turn::new((turn.left() / left).max(self.target.patience / GLANCE));
             match self.ask_in(address, command, &share).await.and_then(|value| Map::parse(value, address)) {
                 Ok(map) if !map.0.is_empty() => return Ok(map),
                 Ok(_) => {}

@@ -20,8 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// A connection that was idle for so long is asked whether it still lives before it is used: one more trip.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// A silent node gets this part of the patience before the call is told.
-const GLANCE: u32 = 10;
+/// A silent node gets this part of the patience before the call is told; no node gets less when it is asked for the map.
+pub(crate) const GLANCE: u32 = 10;
 
 /// How much of its patience a call has left.
 pub(crate) struct Turn {

@@ -166,6 +166,31 @@ async fn a_frozen_primary_holds_up_nobody_on_the_others() {
     }
 }
 
+#[tokio::test]
+async fn a_node_that_has_lost_its_cluster_misleads_nobody_while_others_know_better() {
+    let server = own_cluster();
+    let config = RedisConfig::new(server.url()).patience(Duration::from_secs(5));
+    let queue = RedisQueue::open(config).await.unwrap();
+    let items = |id: &str| (0..30).map(|n| post(&format!("k{n}"), id)).collect::<Vec<_>>();
+    for answer in queue.enqueue(&items("1")).await {
+        answer.unwrap();
+    }
+    // The seed knows no node but itself, and says so to whoever asks it for the map.
+    let mut seed = member(&server, 0);
+    for other in 1..3 {
+        let id: String = redis::cmd("CLUSTER").arg("MYID").query(&mut member(&server, other)).unwrap();
+        redis::cmd("CLUSTER").arg("FORGET").arg(id).exec(&mut seed).unwrap();
+    }
+    // What was known is forgotten with the connection, which may take an answer with it.
+    let mut other = member(&server, 1);
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec(&mut other).unwrap();
+    let gone = on(&server, 0);
+    let _ = queue.enqueue(&items("2")).await;
+    for (answer, at_seed) in queue.enqueue(&items("3")).await.into_iter().zip(gone) {
+        assert!(at_seed || answer.is_ok(), "{answer:?}");
+    }
+}
+
 /// A primary of a cluster with replicas is killed under load, and its replica takes over. Prints how many posts were
 /// answered, and how many of these are lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,9 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock};
+use actornot_core::{
+    Admission, DueQuery, Effect, Envelope, ErrorKind, Inspect, LockableQueue, Retry, TryLock,
+};
 use actornot_redis::{RedisConfig, RedisQueue, redis};
 use actornot_testkit::outage::kill_under_load;
 use actornot_testkit::servers::{Service, own, own_with, url};
@@ -199,6 +201,29 @@ async fn a_missing_right_is_denied_and_says_so() {
     redis::cmd("ACL").arg(&["SETUSER", "default", "-evalsha"]).exec(&mut admin).unwrap();
     let error = queue.enqueue(&[post("a", "1")]).await.remove(0).unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::AccessDenied, Retry::Never), "{error}");
+}
+
+#[tokio::test]
+async fn sends_that_arrived_and_cannot_be_forgotten_end_the_commit_and_arrive_once() {
+    let server = own(Service::Redis);
+    let mut admin = admin(&server);
+    let rights = ["SETUSER", "keeper", "on", ">p", "~*", "+@all", "-lpop"];
+    redis::cmd("ACL").arg(&rights).exec(&mut admin).unwrap();
+    let queue = RedisQueue::connect(&server.url().replace("redis://", "redis://keeper:p@")).await.unwrap();
+    ok(&queue, post("alice", "go")).await;
+    let grant = lock(&queue, "alice").await.unwrap();
+    let mut draft = commit(&grant.lease, grant.batch.ids());
+    // More than one trip carries.
+    let send = |n| Effect::Send(Envelope { entity: entity("bob"), message: message(&format!("b{n}")) });
+    draft.effects = (0..100).map(send).collect();
+    let updated = tokio::time::timeout(Duration::from_secs(20), queue.update_locked(&[draft])).await;
+    updated.expect("an end").remove(0).unwrap();
+    redis::cmd("ACL").arg(&["SETUSER", "keeper", "+lpop"]).exec(&mut admin).unwrap();
+    let query = DueQuery { kinds: vec!["counter".into()], limit: 100, after: None };
+    queue.due(&query).await.unwrap();
+    let found = queue.peek(&entity("bob"), 1000).await.unwrap();
+    let ids: Vec<String> = found.iter().map(|message| message.id.to_string()).collect();
+    assert_eq!(ids, (0..100).map(|n| format!("b{n}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

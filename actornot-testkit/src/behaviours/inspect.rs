@@ -1,6 +1,6 @@
 //! What people see: G6 visible, G9 paged.
 
-use actornot_core::{Location, Waiting};
+use actornot_core::{Enqueue, Location, Waiting};
 
 use crate::lab::{LEASE, Lab, MINUTE, delayed, entity, id, messages};
 use crate::verdict::{Check, scene};
@@ -45,6 +45,21 @@ pub(crate) async fn a_peek_shows_the_head_of_the_queue(lab: &Lab) -> Check {
         peeked.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(),
     )?;
     scene.same("all", 3, queue.queue.peek(&alice, 10).await?.len())
+}
+
+pub(crate) async fn a_peek_shows_as_many_due_messages_as_it_is_asked_for(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "1,500 delayed messages that have fallen due", when "all are peeked at", usually "those that are due join the queue a bounded number at a time");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    let names: Vec<String> = (0..1500).map(|n| format!("{n:04}")).collect();
+    for part in names.chunks(100) {
+        let late = part.iter().map(|name| delayed(name, MINUTE)).collect();
+        queue.send_item(&Enqueue { backlog_limit: 2000, ..queue.enqueue(&alice, late) }).await?;
+    }
+    lab.elapse(MINUTE * 2).await;
+    let peeked = queue.queue.peek(&alice, 2000).await?;
+    scene.same("how many are shown", names.len(), peeked.len())?;
+    let wrong = peeked.iter().zip(&names).find(|(message, name)| message.id.as_str() != name.as_str());
+    scene.same("one that is not in its place", None, wrong.map(|(message, _)| message.id.as_str()))
 }
 
 pub(crate) async fn a_message_can_be_located(lab: &Lab) -> Check {
