@@ -91,6 +91,16 @@ impl<V: Verb> Group<V> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets those who were just answered, or just granted a lock, call again: they come along instead of waiting for
+    /// the trip after this one. No timer, and nobody else is waited for.
+    async fn gather(&self) {
+        let (mut before, mut calls) = (0, self.waiting().calls.len());
+        while before < calls {
+            tokio::task::yield_now().await;
+            (before, calls) = (calls, self.waiting().calls.len());
+        }
+    }
+
     /// The next slice, or `None` when there is nothing to do, and the flight ends.
     fn next(&self) -> Option<Vec<Call<V>>> {
         let mut waiting = self.waiting();
@@ -155,7 +165,9 @@ impl<V: Verb> Flight<V> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(500);
         let Some(group) = self.0.clone() else { return };
         let mut pause = FIRST_PAUSE;
-        while let Some(slice) = group.next() {
+        loop {
+            group.gather().await;
+            let Some(slice) = group.next() else { break };
             let calls = slice.len();
             let again = group.trip(slice).await;
             // One that cannot be served goes round with the others; only when nobody was served, and nobody is to be

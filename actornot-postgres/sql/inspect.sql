@@ -46,12 +46,13 @@ RETURNS TABLE (item bigint, place text) LANGUAGE plpgsql STABLE
 #variable_conflict use_column
 BEGIN
   PERFORM guard_v1(verb, 'locate');
-  RETURN QUERY SELECT o.n - 1, CASE
-      WHEN EXISTS (SELECT FROM message m WHERE m.entity = e.id AND m.id = o.v)
-        OR EXISTS (SELECT FROM delayed d WHERE d.entity = e.id AND d.id = o.v) THEN 'queued'
-      WHEN EXISTS (SELECT FROM dead x WHERE x.entity = e.id AND x.id = o.v) THEN 'dead'
-      ELSE 'gone' END
-    FROM entity e CROSS JOIN unnest(ids) WITH ORDINALITY o(v, n) WHERE e.kind = kind_ AND e.key = key_;
+  -- Joined one by one: EXISTS may be answered by reading all there is.
+  RETURN QUERY SELECT o.n - 1, coalesce(m.place, d.place, x.place, 'gone')
+    FROM entity e CROSS JOIN unnest(ids) WITH ORDINALITY o(v, n)
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.id = o.v LIMIT 1) m ON true
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM delayed d WHERE d.entity = e.id AND d.id = o.v LIMIT 1) d ON true
+    LEFT JOIN LATERAL (SELECT 'dead' AS place FROM dead x WHERE x.entity = e.id AND x.id = o.v LIMIT 1) x ON true
+    WHERE e.kind = kind_ AND e.key = key_;
 END $$;
 
 -- why: what is left of the lease and of the wait in milliseconds.
@@ -89,7 +90,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 DECLARE now_ timestamptz; row_ entity; letter dead; place bigint;
 BEGIN
   PERFORM begin_v1(verb, 'redrive', patience);
-  now_ := lock_v1(ARRAY[kind_], ARRAY[key_], false);
+  now_ := lock_v1(ARRAY[kind_], ARRAY[key_]);
   PERFORM promote_v1(ARRAY(SELECT e.id FROM entity e WHERE e.kind = kind_ AND e.key = key_), now_);
   SELECT e.* INTO row_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
@@ -113,7 +114,8 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 #variable_conflict use_column
 BEGIN
   PERFORM begin_v1(verb, 'pause', patience);
-  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_], true);
+  PERFORM make_v1(ARRAY[kind_], ARRAY[key_]);
+  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET known = true, paused = reason WHERE e.kind = kind_ AND e.key = key_;
   RETURN QUERY SELECT true;
 END $$;
@@ -124,7 +126,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 #variable_conflict use_column
 BEGIN
   PERFORM begin_v1(verb, 'resume', patience);
-  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_], false);
+  PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET paused = NULL, wait_why = NULL, wait_until = NULL, deliveries = 0, charged = 0
     WHERE e.kind = kind_ AND e.key = key_ AND e.known;
   RETURN QUERY SELECT FOUND;
@@ -139,7 +141,7 @@ RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 DECLARE now_ timestamptz; id_ bigint;
 BEGIN
   PERFORM begin_v1(verb, 'purge', patience);
-  now_ := lock_v1(ARRAY[kind_], ARRAY[key_], false);
+  now_ := lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
       handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
       delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false

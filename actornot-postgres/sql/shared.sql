@@ -17,17 +17,23 @@ BEGIN
   PERFORM set_config('lock_timeout', patience::text, true);
 END $$;
 
--- Step 1 of every verb: the rows of the slice, created if wanted, locked in key order. Returns the clock, read behind the locks.
-CREATE FUNCTION {schema}.lock_v1(kinds text[], keys text[], make boolean) RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+-- Step 1 of a verb that may meet new names: their rows, in key order. Before any is locked, or two calls could wait for
+-- each other.
+CREATE FUNCTION {schema}.make_v1(kinds text[], keys text[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
-  IF make THEN
-    INSERT INTO entity (kind, key, fence)
-    SELECT u.kind, u.key, floor(extract(epoch FROM clock_timestamp()) * 1000) FROM unnest(kinds, keys) u(kind, key)
-    WHERE NOT EXISTS (SELECT FROM entity e WHERE e.kind = u.kind AND e.key = u.key)
-    ORDER BY u.kind COLLATE "C", u.key COLLATE "C"
-    ON CONFLICT (kind, key) DO NOTHING;
-  END IF;
+  INSERT INTO entity (kind, key, fence)
+  SELECT u.kind, u.key, floor(extract(epoch FROM clock_timestamp()) * 1000) FROM unnest(kinds, keys) u(kind, key)
+  WHERE NOT EXISTS (SELECT FROM entity e WHERE e.kind = u.kind AND e.key = u.key)
+  ORDER BY u.kind COLLATE "C", u.key COLLATE "C"
+  ON CONFLICT (kind, key) DO NOTHING;
+END $$;
+
+-- The rows of the slice, locked in key order. Returns the clock, read behind the locks. The busiest verbs do it by
+-- themselves, and read the rows with it: a row that was waited for is returned as it is now.
+CREATE FUNCTION {schema}.lock_v1(kinds text[], keys text[]) RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
   PERFORM FROM unnest(kinds, keys) u(kind, key) JOIN entity e ON e.kind = u.kind AND e.key = u.key
   ORDER BY e.kind, e.key FOR UPDATE OF e;
   RETURN clock_timestamp();
@@ -69,10 +75,11 @@ BEGIN
   WITH msg AS MATERIALIZED (
     SELECT o.n, e.id AS entity, e.pending, e.tail, e.delayed_at, o.id, o.payload, o.headers, limits[o.at_] AS lim,
       o.delay, o.keep, now_ + o.keep * interval '1 ms' AS expires,
-      EXISTS (SELECT FROM seen s WHERE s.entity = e.id AND s.id = o.id AND s.expires > now_) AS seen,
+      s.id IS NOT NULL AS seen, -- joined: EXISTS may be answered by reading all there is
       min(o.n) FILTER (WHERE o.keep > 0) OVER (PARTITION BY e.id, o.id) AS first
     FROM unnest(at_, message_ids, payloads, headers_, delays, keeps) WITH ORDINALITY o(at_, id, payload, headers, delay, keep, n)
-    JOIN entity e ON e.id = ents[o.at_]),
+    JOIN entity e ON e.id = ents[o.at_]
+    LEFT JOIN seen s ON s.entity = e.id AND s.id = o.id AND s.expires > now_),
   counted AS (
     SELECT *, NOT seen AND (first IS NULL OR msg.n <= first) AS fresh,
       coalesce(pending + count(*) FILTER (WHERE NOT seen AND (first IS NULL OR msg.n <= first)) OVER (PARTITION BY entity ORDER BY msg.n)
@@ -153,12 +160,12 @@ BEGIN
       deliveries = e.deliveries + (w.fresh AND w.seqs IS NOT NULL)::int,
       charged = e.charged + (w.fresh AND coalesce(cardinality(w.seqs) = 1, false))::int
     FROM want w WHERE e.id = w.id AND (w.more > 0 OR w.fresh OR w.again OR e.known < post)
-    RETURNING w.item, w.seqs, e.id, e.fence, e.deliveries, e.charged, e.batch_limit)
+    RETURNING w.item, w.seqs, e.id, e.fence, e.deliveries, e.charged, e.batch_limit),
+  -- By itself: joined with the rest, messages might be looked for by their entity only, all its backlog.
+  batch AS MATERIALIZED (SELECT g.item, g.id, h.seq, h.n::int AS n FROM up g CROSS JOIN LATERAL unnest(g.seqs) WITH ORDINALITY h(seq, n))
   SELECT g.item, 'grant', 0, ARRAY[g.fence, g.deliveries, g.charged, g.batch_limit, s.version, s.state_version], NULL, s.json, NULL
     FROM up g LEFT JOIN state s ON s.entity = g.id WHERE g.seqs IS NOT NULL
   UNION ALL
-  SELECT g.item, 'message', h.n::int, NULL, m.id, m.payload, m.headers
-    FROM up g CROSS JOIN LATERAL unnest(g.seqs) WITH ORDINALITY h(seq, n)
-    JOIN message m ON m.entity = g.id AND m.seq = h.seq
+  SELECT b.item, 'message', b.n, NULL, m.id, m.payload, m.headers FROM batch b JOIN message m ON m.entity = b.id AND m.seq = b.seq
   ORDER BY 1, 3;
 END $$;

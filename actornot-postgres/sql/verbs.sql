@@ -9,16 +9,18 @@ CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], ke
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; due boolean; sum record;
+DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record;
 BEGIN
   PERFORM begin_v1(verb, 'enqueue', patience);
-  now_ := lock_v1(kinds, keys, true);
-  SELECT array_agg(e.id ORDER BY u.n), array_agg(e.tail ORDER BY u.n), bool_and(e.pending + u.count <= u.lim),
-      coalesce(bool_or(e.delayed_at <= now_), false) INTO ents, tails, fits, due
-    FROM unnest(kinds, keys, limits, counts) WITH ORDINALITY u(kind, key, lim, count, n)
-    JOIN entity e ON e.kind = u.kind AND e.key = u.key;
-  IF due THEN PERFORM promote_v1(ents, now_); END IF;
-  plain := plain AND fits AND NOT due;
+  PERFORM make_v1(kinds, keys);
+  SELECT array_agg(x.id ORDER BY x.n), array_agg(x.tail ORDER BY x.n), bool_and(x.pending + x.count <= x.lim), min(x.delayed_at)
+    INTO ents, tails, fits, soonest FROM (
+      SELECT u.n, u.lim, u.count, e.id, e.tail, e.pending, e.delayed_at
+      FROM unnest(kinds, keys, limits, counts) WITH ORDINALITY u(kind, key, lim, count, n)
+      JOIN entity e ON e.kind = u.kind AND e.key = u.key ORDER BY e.kind, e.key FOR UPDATE OF e) x;
+  now_ := clock_timestamp();
+  IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); plain := false; END IF;
+  plain := plain AND fits;
   IF plain THEN
     PERFORM FROM unnest(at_, message_ids) m(at_, id) JOIN seen s ON s.entity = ents[m.at_] AND s.id = m.id WHERE s.expires > now_;
     plain := NOT FOUND;
@@ -48,50 +50,58 @@ RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload te
 DECLARE now_ timestamptz; ents bigint[]; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
 BEGIN
   PERFORM begin_v1(verb, 'try_lock', patience);
-  now_ := lock_v1(kinds, keys, false);
+  now_ := lock_v1(kinds, keys);
   SELECT array_agg(e.id ORDER BY u.n) INTO ents
     FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
   PERFORM promote_v1(ents, now_);
   RETURN QUERY SELECT * FROM grant_v1(false, ents, none, none, NULL, nonces, lengths, maxes, now_);
 END $$;
 
--- update_locked: the rows by kinds and keys, those of the commits and those they send to; commits by row_ (which of the
--- rows) .. shapes (max NULL = release, state NULL = unchanged); what they settle by of_ (which commit) and nth (of what was
--- handed out), with its id, which is NULL for the one that is dead-lettered; sends by sent_of, sent_to .. keeps.
-CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, kinds text[], keys text[], row_ int[], commits uuid[], nonces uuid[],
+-- update_locked: the rows by kinds and keys, those of the commits and behind them those they send to besides; commits by
+-- commits .. shapes (max NULL = release, state NULL = unchanged); what they settle by of_ (which commit) and nth (of what
+-- was handed out), with its id, which is NULL for the one that is dead-lettered; sends by sent_of, sent_to (which row) ..
+-- keeps.
+CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, kinds text[], keys text[], commits uuid[], nonces uuid[],
   fences bigint[], lengths bigint[], settles bigint[], verdicts text[], errors text[], whys text[], afters bigint[], limits bigint[],
   maxes bigint[], states text[], shapes bigint[], of_ int[], nth int[], settled_ids text[], sent_of int[], sent_to int[],
   message_ids text[], payloads text[], headers_ text[], delays bigint[], keeps bigint[])
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; rows_ bigint[]; due boolean; ents bigint[]; judged text[]; wrong int; sum record;
+DECLARE now_ timestamptz; places int[]; ents bigint[]; judged text[]; soonest timestamptz; wrong int; sum record;
 BEGIN
   PERFORM begin_v1(verb, 'update_locked', patience);
-  now_ := lock_v1(kinds, keys, sent_to <> '{}');
-  SELECT array_agg(e.id ORDER BY u.n), bool_or(e.delayed_at <= now_) INTO rows_, due
-    FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
-  IF due THEN PERFORM promote_v1(rows_, now_); END IF;
-
+  IF sent_to <> '{}' THEN PERFORM make_v1(kinds, keys); END IF;
   -- Judge every commit before anything is written.
-  SELECT array_agg(e.id ORDER BY c.n), array_agg(CASE
-      WHEN e.id IS NULL THEN 'lost'
-      WHEN e.last_commit = c.commit THEN 'replay'
-      WHEN e.deadline IS NULL OR e.nonce IS DISTINCT FROM c.nonce OR e.fence <> c.fence THEN 'lost'
-      WHEN c.settles > cardinality(e.handed) THEN 'conflict'
-      ELSE 'apply' END ORDER BY c.n) INTO ents, judged
-  FROM unnest(row_, commits, nonces, fences, settles) WITH ORDINALITY c(row_, commit, nonce, fence, settles, n)
-  LEFT JOIN entity e ON e.id = rows_[c.row_];
-  FOR wrong IN SELECT DISTINCT a.of_ FROM unnest(of_, nth, settled_ids) a(of_, nth, id)
-    JOIN entity e ON e.id = ents[a.of_] LEFT JOIN message m ON m.entity = e.id AND m.seq = e.handed[a.nth]
-    WHERE judged[a.of_] = 'apply' AND (m.seq IS NULL OR m.id <> a.id)
+  SELECT array_agg(x.n ORDER BY x.n), array_agg(x.id ORDER BY x.n), array_agg(x.judged ORDER BY x.n), min(x.delayed_at)
+    INTO places, ents, judged, soonest FROM (
+      SELECT u.n, e.id, e.delayed_at, CASE
+          WHEN u.commit IS NULL THEN 'target'
+          WHEN e.last_commit = u.commit THEN 'replay'
+          WHEN e.deadline IS NULL OR e.nonce IS DISTINCT FROM u.nonce OR e.fence <> u.fence THEN 'lost'
+          WHEN u.settles > cardinality(e.handed) THEN 'conflict'
+          ELSE 'apply' END AS judged
+      FROM unnest(kinds, keys, commits, nonces, fences, settles) WITH ORDINALITY u(kind, key, commit, nonce, fence, settles, n)
+      JOIN entity e ON e.kind = u.kind AND e.key = u.key ORDER BY e.kind, e.key FOR UPDATE OF e) x;
+  now_ := clock_timestamp();
+  IF cardinality(places) IS DISTINCT FROM cardinality(kinds) THEN -- a commit to an entity that there never was
+    SELECT array_agg(v.id ORDER BY u.n), array_agg(coalesce(v.judged, 'lost') ORDER BY u.n) INTO ents, judged
+      FROM generate_subscripts(kinds, 1) u(n) LEFT JOIN unnest(places, ents, judged) v(n, id, judged) ON v.n = u.n;
+  END IF;
+  IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); END IF;
+  FOR wrong IN
+    WITH a AS MATERIALIZED (SELECT a.of_, a.id, e.id AS entity, e.handed[a.nth] AS seq
+      FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply')
+    SELECT DISTINCT a.of_ FROM a LEFT JOIN message m ON m.entity = a.entity AND m.seq = a.seq WHERE m.seq IS NULL OR m.id <> a.id
   LOOP judged[wrong] := 'conflict'; END LOOP;
 
   -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. The row itself is written once, below.
-  WITH gone AS (
-    DELETE FROM message m USING unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_]
-    WHERE judged[a.of_] = 'apply' AND m.entity = e.id AND m.seq = e.handed[a.nth]
-    RETURNING m.id, m.payload, m.headers, a.id IS NULL AS dead, e.kind, e.id AS entity, errors[a.of_] AS error, e.deliveries)
+  WITH a AS MATERIALIZED (
+    SELECT a.id IS NULL AS dead, errors[a.of_] AS error, e.id AS entity, e.handed[a.nth] AS seq, e.kind, e.deliveries
+    FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply'),
+  gone AS (
+    DELETE FROM message m USING a WHERE m.entity = a.entity AND m.seq = a.seq
+    RETURNING m.id, m.payload, m.headers, a.dead, a.kind, a.entity, a.error, a.deliveries)
   INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
     SELECT g.kind, g.entity, g.id, g.payload, g.headers, g.error, g.deliveries FROM gone g WHERE g.dead;
   INSERT INTO state AS s (entity, version, state_version, json)
@@ -101,11 +111,11 @@ BEGIN
 
   -- Sends, beyond the backlog limit, in order of commits and effects.
   IF sent_to <> '{}' AND 'apply' = ANY (judged) THEN
-    SELECT * INTO sum FROM append_v1(rows_, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
+    SELECT * INTO sum FROM append_v1(ents, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
       FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads, headers_, delays, keeps, now_);
     UPDATE entity e SET pending = e.pending + s.more, queued = e.queued + s.ready, tail = e.tail + s.more, known = true,
         since = CASE WHEN e.queued = 0 AND s.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, s.later)
-      FROM unnest(rows_, sum.more, sum.ready, sum.later) s(id, more, ready, later) WHERE e.id = s.id AND s.more > 0;
+      FROM unnest(ents, sum.more, sum.ready, sum.later) s(id, more, ready, later) WHERE e.id = s.id AND s.more > 0;
     PERFORM forget_v1(cardinality(sent_to), now_);
   END IF;
 
@@ -147,15 +157,15 @@ BEGIN
     SELECT * FROM up
     UNION ALL -- the replies of these were lost: as it stands now
     SELECT u.n::int - 1, coalesce(e.nonce = u.nonce, false), e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at
-    FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay')
+    FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay'),
+  batch AS MATERIALIZED (SELECT d.item, d.id, h.seq, h.n::int AS n FROM done d CROSS JOIN LATERAL unnest(d.handed) WITH ORDINALITY h(seq, n)
+    WHERE d.mine AND d.deadline IS NOT NULL)
   SELECT d.item, CASE WHEN d.mine AND d.deadline IS NOT NULL THEN 'continue' ELSE 'released' END, 0,
     CASE WHEN d.mine AND d.deadline IS NOT NULL THEN ARRAY[d.fence, d.deliveries, d.charged, d.batch_limit]
       WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM d.wake_at - now_) * 1000)::bigint, 0)] END,
     NULL::text, NULL::text, NULL::text FROM done d
   UNION ALL
-  SELECT d.item, 'message', h.n::int, NULL, m.id, m.payload, m.headers
-    FROM done d CROSS JOIN LATERAL unnest(d.handed) WITH ORDINALITY h(seq, n)
-    JOIN message m ON m.entity = d.id AND m.seq = h.seq WHERE d.mine AND d.deadline IS NOT NULL
+  SELECT b.item, 'message', b.n, NULL, m.id, m.payload, m.headers FROM batch b JOIN message m ON m.entity = b.id AND m.seq = b.seq
   UNION ALL
   SELECT u.n::int - 1, u.judged, 0, NULL, NULL, NULL, NULL FROM unnest(judged) WITH ORDINALITY u(judged, n) WHERE u.judged IN ('lost', 'conflict')
   ORDER BY 1, 3;
@@ -169,7 +179,7 @@ RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 DECLARE now_ timestamptz;
 BEGIN
   PERFORM begin_v1(verb, 'release', patience);
-  now_ := lock_v1(kinds, keys, false);
+  now_ := lock_v1(kinds, keys);
   RETURN QUERY
   UPDATE entity e SET deadline = NULL, handed = '{}', since = now_,
     deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (cardinality(e.handed) = 1)::int, 0)
@@ -184,7 +194,7 @@ RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 DECLARE now_ timestamptz;
 BEGIN
   PERFORM begin_v1(verb, 'extend_lock', patience);
-  now_ := lock_v1(kinds, keys, false);
+  now_ := lock_v1(kinds, keys);
   RETURN QUERY
   UPDATE entity e SET deadline = now_ + u.length * interval '1 ms'
   FROM unnest(kinds, keys, nonces, lengths) WITH ORDINALITY u(kind, key, nonce, length, n)

@@ -1,6 +1,7 @@
 //! What goes in: a slice as columns, one array for each property. Payloads and states are bound as they are, byte for byte.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use actornot_core::{
     Commit, Effect, Enqueue, EntityId, Envelope, Lease, LockRequest, NewMessage, Next, TryLock, Verdict,
@@ -121,19 +122,20 @@ pub(crate) fn leases(leases: &[Lease]) -> (Vec<Value<'_>>, Value<'_>) {
 
 /// The values of `update_locked`.
 pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
-    // Whose rows are written: each once, though several commits may send to one.
-    let mut rows: BTreeMap<(&str, &str), i32> = BTreeMap::new();
-    for commit in commits {
-        let targets = sends(commit).map(|envelope| &envelope.entity);
-        for entity in targets.chain([&commit.lease.entity]) {
-            rows.insert((entity.kind(), entity.key()), 0);
+    // Whose rows are written, each once: those of the commits, and behind them those they send to besides.
+    let mut rows: HashMap<(&str, &str), i32> = HashMap::new();
+    let (mut kinds, mut keys) = (Vec::new(), Vec::new());
+    let targets = commits.iter().flat_map(|commit| sends(commit)).map(|envelope| &envelope.entity);
+    for entity in commits.iter().map(|commit| &commit.lease.entity).chain(targets) {
+        let place = i32::try_from(rows.len() + 1).unwrap_or(i32::MAX);
+        if let Entry::Vacant(row) = rows.entry((entity.kind(), entity.key())) {
+            row.insert(place);
+            kinds.push(entity.kind());
+            keys.push(entity.key());
         }
     }
-    rows.values_mut().zip(1..).for_each(|(row, place)| *row = place);
     let row = |entity: &EntityId| rows.get(&(entity.kind(), entity.key())).copied().unwrap_or_default();
-    let (kinds, keys): (Vec<&str>, Vec<&str>) = rows.keys().copied().unzip();
 
-    let mut at = Vec::new();
     let (mut ids, mut nonces, mut fences, mut lengths, mut settles) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut verdicts, mut errors, mut whys, mut afters, mut limits, mut maxes) =
@@ -158,7 +160,6 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
             nth.push(number);
             settled.push(id);
         }
-        at.push(row(&commit.lease.entity));
         ids.push(Some(commit.id.to_string()));
         nonces.push(Some(commit.lease.nonce.to_string()));
         // A fence that was never stored holds nothing.
@@ -185,7 +186,6 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
     let mut values = vec![
         Value::Texts(kinds),
         Value::Texts(keys),
-        Value::Places(at),
         Value::Ids(ids),
         Value::Ids(nonces),
         Value::Numbers(fences),

@@ -69,7 +69,7 @@ async fn what_the_server_refused_only_because_of_others_is_repeated() {
 #[tokio::test]
 async fn a_deadlock_with_somebody_elses_transaction_is_repeated() {
     let namespace = Namespace::new();
-    let role = Role::new("ALTER ROLE {r} SET deadlock_timeout = '20ms'").await;
+    let role = Role::new("ALTER ROLE {r} SET deadlock_timeout = '250ms'").await;
     let queue = PostgresQueue::open(role.config(&namespace)).await.unwrap();
     ok(&queue, post("a", "1")).await;
     ok(&queue, post("b", "1")).await;

@@ -57,7 +57,7 @@ impl Plan {
             backlog: if quick { 1_000 } else { 100_000 },
             age: if quick { 5_000 } else { 1_000_000 },
             posters: if quick { 500 } else { 10_000 },
-            idle: Duration::from_secs(if quick { 2 } else { 65 }),
+            idle: Duration::from_secs(if quick { 2 } else { 40 }),
         }
     }
 }
