@@ -1,6 +1,5 @@
 -- ARGV 2 backlog limit  3 nonce or ''  4 lease ms  5 max batch  6.. for each message: id, delay ms, retention ms, body
-local r = load()
-if r then r.was_known = r.known else r = new() end
+local r = load() or new()
 r.known = 1
 promote(r)
 local admissions = {}

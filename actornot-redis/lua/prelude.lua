@@ -1,15 +1,12 @@
--- KEYS 1 row (hash)  2 bodies (hash)  3 delayed (zset)  4 seen (zset)  5 state (hash)
+-- KEYS 1 row (packed)  2 bodies (hash)  3 delayed (zset)  4 seen (zset)  5 state (hash)
 --      6 ready of the kind (zset)  7 locked of the kind (zset)  8 names of the kind (zset)     ARGV 1 the entity's key
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
 local LONGEST = 3600000
-local FIELDS = {'fence', 'nonce', 'deadline', 'commit', 'from', 'count', 'deliveries', 'charged', 'limit',
-  'head', 'tail', 'parked', 'since', 'why', 'until', 'paused', 'known'}
-local TEXT = {nonce = true, commit = true, why = true, paused = true}
 
 -- Lua writes numbers with 14 digits when it concatenates: 1.7900000000001e+15. Never let it.
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%d', n) end
 
 -- What will be written, in this order, after everything was decided. Nothing below calls a write before flush.
 local fresh, put, drop, park, unpark, remember, extra = {}, {}, {}, {}, {}, {}, {}
@@ -17,25 +14,34 @@ local fresh, put, drop, park, unpark, remember, extra = {}, {}, {}, {}, {}, {}, 
 local came, left = {}, {}
 local function id_of(value) return string.sub(value, 1, string.find(value, '\0', 1, true) - 1) end
 
+local function queued(r) return r.tail - r.head end
+
+-- When `due` reports it.
+local function wake_at(r)
+  if r.paused then return nil end
+  local head = queued(r) > 0 and r.since or r.delayed_at
+  if not head then return nil end
+  return math.max(head, r['until'] or head, r.deadline or head)
+end
+
+-- One string, read and written whole: as fields of a hash the row was half of what a call cost.
 local function load()
-  local v = redis.call('HMGET', KEYS[1], unpack(FIELDS))
-  if not v[1] then return nil end
-  local r = {}
-  for i, name in ipairs(FIELDS) do
-    if v[i] and v[i] ~= '' then r[name] = TEXT[name] and v[i] or tonumber(v[i]) end
-  end
-  local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  r.delayed_at = first[2] and tonumber(first[2])
-  r.delayed = first[2] and redis.call('ZCARD', KEYS[3]) or 0
+  local packed = redis.call('GET', KEYS[1])
+  if not packed then return nil end
+  local v = cmsgpack.unpack(packed)
+  local r = {fence = v[1], nonce = v[2] or nil, deadline = v[3] or nil, commit = v[4] or nil, from = v[5] or nil,
+    count = v[6], deliveries = v[7], charged = v[8], limit = v[9], head = v[10], tail = v[11], parked = v[12],
+    since = v[13], why = v[14] or nil, ['until'] = v[15] or nil, paused = v[16] or nil, known = v[17],
+    delayed = v[18], delayed_at = v[19] or nil, version = v[20], failed = v[21] or nil, seen_until = v[22]}
+  r.was_known, r.was_locked, r.was_due = r.known, r.deadline, wake_at(r)
   return r
 end
 
 local function new()
   return {fence = now, deliveries = 0, charged = 0, limit = 4294967295, head = 1, tail = 1, parked = 0,
-    count = 0, since = now, delayed = 0, known = 1}
+    count = 0, since = now, delayed = 0, known = 1, version = 0, seen_until = 0}
 end
 
-local function queued(r) return r.tail - r.head end
 local function is_mine(r, nonce) return r.deadline ~= nil and r.nonce == nonce end
 local function is_leased(r) return r.deadline ~= nil and now < r.deadline and r.deadline <= now + LONGEST end
 local function is_ready(r) return not r.paused and not (r['until'] and now < r['until']) and queued(r) > 0 end
@@ -60,7 +66,7 @@ local function promote(r)
   end
   local after = redis.call('ZRANGE', KEYS[3], #unpark, #unpark, 'WITHSCORES')
   r.delayed_at = after[2] and tonumber(after[2])
-  r.delayed = r.delayed - #due
+  r.delayed = r.delayed_at and r.delayed - #due or 0
 end
 
 -- A accepted, D duplicate, F full. `body` = headers \0 payload; ids hold no NUL.
@@ -139,19 +145,12 @@ local function unlock(r)
   r.deadline, r.from, r.count, r.since = nil, nil, 0, now
 end
 
-local function wake_at(r)
-  if r.paused then return nil end
-  local head = queued(r) > 0 and r.since or r.delayed_at
-  if not head then return nil end
-  return math.max(head, r['until'] or head, r.deadline or head)
-end
-
 local function batch(r, values) return {int(r.fence), r.deliveries, r.charged, r.limit, values} end
 
 -- state json, version, state_version; false where there is none (nil would cut the reply short)
 local function grant(r, values)
-  local s = redis.call('HMGET', KEYS[5], 'json', 'version', 'shape')
-  return {batch(r, values), s[1], s[2], s[3]}
+  local s = redis.call('HMGET', KEYS[5], 'json', 'shape')
+  return {batch(r, values), s[1], s[1] and r.version, s[2]}
 end
 
 local function lock(r, nonce, length, max)
@@ -171,38 +170,64 @@ local function many(command, key, args, step)
   for i = 1, #args, step do redis.call(command, key, unpack(args, i, math.min(i + step - 1, #args))) end
 end
 
+-- How often each id is stored from now on, for `locate`: fields of what is put and dropped anyway.
+local function count_ids()
+  local change, names = {}, {}
+  local function add(ids, by)
+    for _, id in ipairs(ids) do
+      if not change[id] then change[id] = 0; names[#names + 1] = 'i' .. id end
+      change[id] = change[id] + by
+    end
+  end
+  add(came, 1)
+  add(left, -1)
+  for i = 1, #names, 1000 do
+    local last = math.min(i + 999, #names)
+    local counts = redis.call('HMGET', KEYS[2], unpack(names, i, last))
+    for n = i, last do
+      local name = names[n]
+      local count = (tonumber(counts[n - i + 1]) or 0) + change[string.sub(name, 2)]
+      if count > 0 then put[#put + 1] = name; put[#put + 1] = count
+      else drop[#drop + 1] = name end
+    end
+  end
+end
+
 local function flush(r)
+  local old = {}
+  -- Forgets in portions, for several calls at once.
+  if #remember > 0 and now_us % 16 == 0 then
+    old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 64 * #remember)
+  end
+  if #came > 0 or #left > 0 then count_ids() end
+
   many('HDEL', KEYS[2], drop, 1000)
   many('HSET', KEYS[2], put, 1000)
-  for _, id in ipairs(came) do redis.call('HINCRBY', KEYS[2], 'i' .. id, 1) end
-  for _, id in ipairs(left) do
-    if redis.call('HINCRBY', KEYS[2], 'i' .. id, -1) <= 0 then redis.call('HDEL', KEYS[2], 'i' .. id) end
-  end
   many('ZADD', KEYS[3], park, 1000)
   many('ZREM', KEYS[3], unpark, 1000)
+  many('ZREM', KEYS[4], old, 1000)
   if #remember > 0 then
-    local last, old = 0, redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 4 * #remember)
-    many('ZREM', KEYS[4], old, 1000)
+    local last, seen = 0, {}
     for _, id in ipairs(remember) do
-      redis.call('ZADD', KEYS[4], remember[id], id)
+      seen[#seen + 1] = remember[id]
+      seen[#seen + 1] = id
       last = math.max(last, remember[id])
     end
-    -- GT never shortens; on a key without expiry, as a new one, it would set none.
-    if redis.call('PTTL', KEYS[4]) < 0 then redis.call('PEXPIREAT', KEYS[4], last + 1000)
-    else redis.call('PEXPIREAT', KEYS[4], last + 1000, 'GT') end
+    many('ZADD', KEYS[4], seen, 1000)
+    -- A minute more than is needed, so that it is not said again with every call.
+    if last + 1000 > r.seen_until then
+      r.seen_until = last + 61000
+      redis.call('PEXPIREAT', KEYS[4], r.seen_until)
+    end
   end
   for _, call in ipairs(extra) do redis.call(unpack(call)) end
-  local wake = wake_at(r)
-  local to, from = KEYS[6], KEYS[7]
-  if r.deadline then to, from = from, to end
-  redis.call('ZREM', from, ARGV[1])
-  if wake then redis.call('ZADD', to, wake, ARGV[1]) else redis.call('ZREM', to, ARGV[1]) end
+  local due = wake_at(r)
+  local to, from = r.deadline and KEYS[7] or KEYS[6], r.was_locked and KEYS[7] or KEYS[6]
+  if r.was_due and (not due or to ~= from) then redis.call('ZREM', from, ARGV[1]) end
+  if due and (due ~= r.was_due or to ~= from) then redis.call('ZADD', to, due, ARGV[1]) end
   if r.known == 1 and r.was_known ~= 1 then redis.call('ZADD', KEYS[8], 0, ARGV[1]) end
-  local row = {}
-  for _, name in ipairs(FIELDS) do
-    local value = r[name]
-    row[#row + 1] = name
-    row[#row + 1] = value == nil and '' or (type(value) == 'number' and int(value) or value)
-  end
-  redis.call('HSET', KEYS[1], unpack(row))
+  redis.call('SET', KEYS[1], cmsgpack.pack({r.fence, r.nonce or false, r.deadline or false, r.commit or false,
+    r.from or false, r.count, r.deliveries, r.charged, r.limit, r.head, r.tail, r.parked, r.since, r.why or false,
+    r['until'] or false, r.paused or false, r.known, r.delayed, r.delayed_at or false, r.version, r.failed or false,
+    r.seen_until}))
 end

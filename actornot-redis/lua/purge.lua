@@ -8,7 +8,8 @@ end
 local fresh_row = new()
 fresh_row.fence = math.max(now, r.fence + 1)
 fresh_row.head, fresh_row.tail, fresh_row.parked = r.tail, r.tail, r.parked
-fresh_row.commit, fresh_row.known, fresh_row.was_known = r.commit, 0, 0
+fresh_row.commit, fresh_row.known, fresh_row.seen_until = r.commit, 0, r.seen_until
+fresh_row.was_known, fresh_row.was_locked, fresh_row.was_due = 0, r.was_locked, r.was_due
 extra = {{'UNLINK', KEYS[2], KEYS[3], KEYS[5], KEYS[9]}, {'ZREM', KEYS[8], ARGV[1]}}
 many('HDEL', KEYS[10], numbers, 1000)
 many('ZREM', KEYS[11], numbers, 1000)

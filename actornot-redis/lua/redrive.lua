@@ -2,7 +2,6 @@
 local letter = redis.call('HGET', KEYS[10], ARGV[2])
 local r = load()
 if not letter or not r then return 0 end
-r.was_known = r.known
 local a = string.find(letter, '\0', 1, true)
 local b = string.find(letter, '\0', a + 1, true)
 local c = string.find(letter, '\0', b + 1, true)

@@ -5,8 +5,7 @@ local last = redis.call('HGET', KEYS[9], field) or '0'
 local number, before = tonumber(ARGV[3]), tonumber(ARGV[4])
 if number <= tonumber(last) then return 0 end
 if before > tonumber(last) then return -1 end
-local r = load()
-if r then r.was_known = r.known else r = new() end
+local r = load() or new()
 r.known = 1
 promote(r)
 append(r, ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], math.huge)

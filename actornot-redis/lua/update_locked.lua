@@ -10,7 +10,6 @@ local function released(r)
 end
 local r = load()
 if not r then return {'L'} end
-r.was_known = r.known
 if r.commit == ARGV[2] then
   if is_mine(r, ARGV[3]) and r.count > 0 then return {'C', batch(r, bodies(r.from, r.count))} end
   return released(r)
@@ -51,20 +50,25 @@ if ARGV[11] == 'proceed' or ARGV[11] == 'dead' then
     extra[#extra + 1] = {'ZADD', KEYS[11], number, number}
     extra[#extra + 1] = {'HSET', KEYS[9], id, before and before .. ' ' .. number or number}
     state = {'error', ARGV[12]}
-  else
+    r.failed = 1
+  elseif r.failed then
     extra[#extra + 1] = {'HDEL', KEYS[5], 'error'}
+    r.failed = nil
   end
 elseif ARGV[11] == 'wait' then
   r.why, r['until'] = ARGV[13], now + tonumber(ARGV[14])
-  if ARGV[12] ~= '' then state = {'error', ARGV[12]} end
+  if ARGV[12] ~= '' then
+    state = {'error', ARGV[12]}
+    r.failed = 1
+  end
   if r.why == 'not_ready' then uncount(r) end
 else
   r.paused = '1'
   state = {'paused', ARGV[12]}
 end
 if ARGV[8] == '1' then
-  local version = tonumber(redis.call('HGET', KEYS[5], 'version') or 0) + 1
-  for _, value in ipairs({'json', ARGV[9], 'version', version, 'shape', ARGV[10]}) do state[#state + 1] = value end
+  r.version = r.version + 1
+  for _, value in ipairs({'json', ARGV[9], 'shape', ARGV[10]}) do state[#state + 1] = value end
 end
 if #state > 0 then extra[#extra + 1] = {'HSET', KEYS[5], unpack(state)} end
 -- A redriven letter may stand before what was handed out: the head moves only over what was settled there.

@@ -271,7 +271,7 @@ impl<'a> Instance<'a> {
     pub(crate) async fn drain_from(&self, grant: Grant) -> Result<Vec<String>, Error> {
         let Grant { mut lease, mut batch, .. } = grant;
         let mut handled = Vec::new();
-        for _ in 0..1000 {
+        for _ in 0..10_000 {
             handled.extend(names(&batch));
             match self.commit(&Draft::of(self.lab, &lease, &batch)).await? {
                 Updated::Continue { fence, batch: next } => (lease.fence, batch) = (fence, next),

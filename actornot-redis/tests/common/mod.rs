@@ -35,10 +35,12 @@ for _, key in ipairs(KEYS) do
     local left = redis.call('PTTL', key)
     if left > 0 then redis.call('PEXPIRE', key, math.max(1, left - ms)) end
   elseif letter == 'e' then
-    for _, field in ipairs({'deadline', 'since', 'until'}) do
-      local at = tonumber(redis.call('HGET', key, field) or '')
-      if at then redis.call('HSET', key, field, string.format('%.0f', at - ms)) end
+    -- deadline, since, until, delayed_at, seen_until
+    local row = cmsgpack.unpack(redis.call('GET', key))
+    for _, field in ipairs({3, 13, 15, 19, 22}) do
+      if row[field] then row[field] = row[field] - ms end
     end
+    redis.call('SET', key, cmsgpack.pack(row))
   end
 end
 return 1"#;

@@ -114,7 +114,7 @@ pub(crate) async fn a_sweep_waits_for_what_it_led_to(lab: &Lab) -> Check {
     let process = lab.process().await;
     let act = Act::SendHold("bob".to_owned());
     process.mailbox.post("alice", line("a", act)).only_enqueue().await?;
-    let mut sweep = Box::pin(process.mailbox.sweep(Duration::from_millis(200)));
+    let mut sweep = Box::pin(process.mailbox.sweep(Duration::from_secs(2)));
     tokio::select! {
         _ = &mut sweep => return Err(scene.verdict("the sweep waits".to_owned(), "it returned".to_owned())),
         () = process.probe.holding(1) => {}
