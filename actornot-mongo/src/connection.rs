@@ -129,16 +129,29 @@ impl Connection {
     }
 
     /// A read of what a majority holds, from the primary.
-    pub(crate) async fn read(&self, mut command: Document) -> Result<Vec<Document>, Error> {
+    pub(crate) async fn read(&self, command: Document) -> Result<Vec<Document>, Error> {
+        Ok(self.read_some(command, usize::MAX).await?.unwrap_or_default())
+    }
+
+    /// The same, or `None` if it comes to more than so many bytes.
+    pub(crate) async fn read_some(
+        &self,
+        mut command: Document,
+        bytes: usize,
+    ) -> Result<Option<Vec<Document>>, Error> {
         command.insert("readConcern", mongodb::bson::doc! { "level": "majority" });
         let _turn = self.line.turn().await?;
         let rows = async {
             let mut cursor = self.db.run_cursor_command(command).await?;
-            let mut rows = Vec::new();
+            let (mut rows, mut left) = (Vec::new(), bytes);
             while cursor.advance().await? {
+                match left.checked_sub(cursor.current().as_bytes().len()) {
+                    Some(less) => left = less,
+                    None => return Ok(None),
+                }
                 rows.push(cursor.deserialize_current()?);
             }
-            Ok(rows)
+            Ok(Some(rows))
         };
         match tokio::time::timeout(self.patience + ANSWER, rows).await {
             Ok(rows) => rows.map_err(|error: mongodb::error::Error| error::map(&error, Doing::Read)),

@@ -1,6 +1,6 @@
 //! What goes in and out for a whole slice in one trip: looks, inserts, and what is relayed between entities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actornot_core::{EntityId, Error, Headers, MessageId, NewMessage};
 use mongodb::bson::oid::ObjectId;
@@ -16,6 +16,9 @@ use crate::turn::AGAIN;
 
 /// One command holds at most 16 MB; the rest is left for names and headers.
 pub(crate) const COMMAND_BYTES: usize = 8 << 20;
+
+/// Of so many messages about to be settled, a look leaves the payload out.
+const GOING: usize = 128;
 
 /// G4: a relayed id outlives every relayer that is still under way with it.
 const RELAYER_MS: i64 = 600_000;
@@ -74,17 +77,7 @@ impl MongoQueue {
         let entities: Vec<&EntityId> = wanted.iter().map(|(entity, _)| *entity).collect();
         let db = &self.inner.connection;
         for again in 0.. {
-            let settles = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-            let names = wanted.iter().map(|(entity, count)| (name(entity), settles(*count))).collect();
-            let command =
-                statements::look(&db.meta, &db.entities, &db.messages, names, i64::from(most.max(1)));
-            let rows: Vec<Row> = db.read(command).await?.iter().map(Row::decode).collect();
-            if rows.len() != entities.len() {
-                return Err(Error::new(
-                    actornot_core::ErrorKind::Incompatible,
-                    "the installed layout is gone; was the database dropped, or its collections changed by hand?",
-                ));
-            }
+            let rows = self.rows(wanted, most).await?;
             let which = |wanted: fn(&Row) -> bool| -> Vec<&EntityId> {
                 entities.iter().zip(&rows).filter(|(_, row)| wanted(row)).map(|(entity, _)| *entity).collect()
             };
@@ -102,6 +95,72 @@ impl MongoQueue {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The slice as a whole where its queues are short, and the rest entity by entity.
+    async fn rows(&self, wanted: &[(&EntityId, usize)], most: u32) -> Result<Vec<Row>, Error> {
+        let db = &self.inner.connection;
+        let names: Vec<Document> = wanted.iter().map(|(entity, _)| name(entity)).collect();
+        let mut found = db.read(statements::rows(&db.meta, &db.entities, names.clone())).await?;
+        let clock = found.pop().filter(|clock| !clock.contains_key("_id")).ok_or_else(|| {
+            Error::new(
+                actornot_core::ErrorKind::Incompatible,
+                "the installed layout is gone; was the database dropped, or its collections changed by hand?",
+            )
+        })?;
+        let found: BTreeMap<EntityId, Document> =
+            found.into_iter().map(|row| Ok((entity_of(&row, "_id")?, row))).collect::<Result<_, Error>>()?;
+        let most = i64::from(most.max(1));
+        // A few more than one look needs: what was posted and not counted yet, and what was settled and not removed.
+        let short = most.saturating_mul(2).saturating_add(64);
+        let mut rows: Vec<Option<Row>> = wanted.iter().map(|_| None).collect();
+        let (mut shallow, mut going, mut limit) = (BTreeMap::new(), Vec::new(), short);
+        for (index, (entity, settles)) in wanted.iter().enumerate() {
+            let row = found.get(*entity).unwrap_or(&clock);
+            let pending = int(row, "pending").max(0);
+            if pending <= short {
+                let done = documents(row, "done").len();
+                limit = limit.saturating_add(pending).saturating_add(i64::try_from(done).unwrap_or(i64::MAX));
+                going.extend(documents(row, "handed").iter().take(*settles).map(u));
+                shallow.insert(*entity, (index, *settles, Waits::default()));
+            }
+        }
+        if !shallow.is_empty() {
+            let names = shallow.keys().map(|entity| name(entity)).collect();
+            // The server looks each message up in the list: a long one costs more than a payload.
+            let bare = if going.len() <= GOING { going.clone() } else { Vec::new() };
+            let limit = limit.min(i64::from(i32::MAX));
+            let command = statements::waits(&db.messages, names, bare, limit);
+            let messages = db.read_some(command, statements::HEAD_BYTES as usize).await?;
+            if let Some(messages) = messages.filter(|messages| (messages.len() as i64) < limit) {
+                for message in messages {
+                    let place = if message.contains_key("q") { "q" } else { "d" };
+                    let entity = entity_of(&message, place)?;
+                    if let Some((_, _, waits)) = shallow.get_mut(&entity) {
+                        let list = if place == "q" { &mut waits.queue } else { &mut waits.late };
+                        list.push(message);
+                    }
+                }
+                for (entity, (index, settles, waits)) in shallow {
+                    let row = found.get(entity).unwrap_or(&clock).clone();
+                    set(&mut rows, index, Row::decode(&waits.join(row, settles, most)));
+                }
+            }
+        }
+        let deep: Vec<usize> =
+            (0..rows.len()).filter(|index| matches!(rows.get(*index), Some(None))).collect();
+        if !deep.is_empty() {
+            let settles = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            let names = deep.iter().filter_map(|index| wanted.get(*index));
+            let names = names.map(|(entity, count)| (name(entity), settles(*count))).collect();
+            let command = statements::look(&db.meta, &db.entities, &db.messages, names, most);
+            for (index, row) in deep.into_iter().zip(db.read(command).await?) {
+                set(&mut rows, index, Row::decode(&row));
+            }
+        }
+        rows.into_iter().collect::<Option<_>>().ok_or_else(|| {
+            Error::new(actornot_core::ErrorKind::Unavailable, "MongoDB did not return every entity of a look")
+        })
     }
 
     /// What these hand-outs hold, in their order; without what is no longer stored.
@@ -316,6 +375,50 @@ impl MongoQueue {
             "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
         };
         db.write(update(&db.messages, held.into_iter().map(each).collect())).await?.check()
+    }
+}
+
+/// What was found at one entity by a look at the whole slice.
+#[derive(Default)]
+struct Waits {
+    queue: Vec<Document>,
+    late: Vec<Document>,
+}
+
+impl Waits {
+    /// Beside its document, as [`statements::look`] puts it.
+    fn join(mut self, mut row: Document, settles: usize, most: i64) -> Document {
+        let done: BTreeSet<ObjectId> = documents(&row, "done").iter().map(u).collect();
+        let going: BTreeSet<ObjectId> = documents(&row, "handed").iter().take(settles).map(u).collect();
+        self.queue.sort_by_key(|message| {
+            message.get_timestamp("seq").map(|seq| (seq.time, seq.increment)).unwrap_or_default()
+        });
+        let (left, mut head): (Vec<_>, Vec<_>) =
+            self.queue.into_iter().partition(|message| done.contains(&u(message)));
+        head.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        for message in &mut head {
+            let goes = going.contains(&u(message));
+            message.extend(doc! { "bare": goes, "size": i64::from(!goes) });
+        }
+        let now = codec::moment(&row, "now").unwrap_or_default();
+        let late = self.late.iter().filter_map(|message| codec::moment(message, "due")).min();
+        let late = late.map(|due| doc! { "due": codec::date(due), "over": due <= now });
+        row.extend(doc! { "head": head, "left": left, "late": late.into_iter().collect::<Vec<_>>() });
+        row
+    }
+}
+
+fn u(row: &Document) -> ObjectId {
+    row.get_object_id("u").unwrap_or_default()
+}
+
+fn entity_of(row: &Document, field: &str) -> Result<EntityId, Error> {
+    codec::entity(&row.get_document(field).cloned().unwrap_or_default())
+}
+
+fn set(rows: &mut [Option<Row>], index: usize, row: Row) {
+    if let Some(slot) = rows.get_mut(index) {
+        *slot = Some(row);
     }
 }
 

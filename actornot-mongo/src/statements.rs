@@ -2,12 +2,13 @@
 //! update then names each refused statement, and applies its neighbours.
 
 use actornot_core::{Lease, Limits, Nonce};
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::codec::{literal, millis};
 
 /// So many bytes of one entity's queue are brought back in its row, beside its state; but always one message.
-const HEAD_BYTES: i64 = 8 << 20;
+pub(crate) const HEAD_BYTES: i64 = 8 << 20;
 
 /// G1: on the disks of a majority before it is answered, whatever the URL says.
 pub(crate) fn concern() -> Document {
@@ -180,8 +181,35 @@ pub(crate) fn bury_stages() -> Vec<Document> {
     ]
 }
 
+/// G2: the documents of these entities, and the server's clock. What is queued is read behind it, in a command of its
+/// own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
+pub(crate) fn rows(meta: &str, entities: &str, names: Vec<Document>) -> Document {
+    let clock = doc! { "coll": meta, "pipeline": [
+    { "$match": { "_id": "layout" } }, { "$project": { "_id": 0, "now": "$$NOW" } }] };
+    doc! { "aggregate": entities, "cursor": { "batchSize": i32::MAX }, "pipeline": [
+        { "$match": { "_id": { "$in": names } } },
+        { "$set": { "now": "$$NOW", "live": live(), "staged": staged() } },
+        { "$unset": ["outbox", "bury"] },
+        { "$unionWith": clock },
+    ] }
+}
+
+/// G2: everything that is queued or delayed at these entities, up to so many: one walk of two indexes for the whole
+/// slice. What is about to be settled needs no payload.
+pub(crate) fn waits(messages: &str, names: Vec<Document>, going: Vec<ObjectId>, limit: i64) -> Document {
+    let unless_going = |field: &str| match going.is_empty() {
+        true => Bson::from(1),
+        false => doc! { "$cond": [{ "$in": ["$u", &going] }, "$$REMOVE", format!("${field}")] }.into(),
+    };
+    let filter = doc! { "$or": [{ "q": { "$in": &names } }, { "d": { "$in": &names } }] };
+    doc! { "find": messages, "filter": filter, "limit": limit, "batchSize": limit, "projection": {
+    "u": 1, "seq": 1, "due": 1, "q": 1, "d": 1,
+    "payload": unless_going("payload"), "headers": unless_going("headers") } }
+}
+
 /// G2, G4: one row for each entity, stored or not: its document, the head of its queue without what the last commit
-/// settled, what that left behind, and its first delayed message.
+/// settled, what that left behind, and its first delayed message. However much is queued, it reads no more than that;
+/// but it walks the indexes once for each entity.
 pub(crate) fn look(
     meta: &str,
     entities: &str,
