@@ -33,7 +33,7 @@ pub(crate) struct Portion {
 const PORTIONS: u64 = 5;
 
 /// A portion ends then, also when it is not complete: what the report says is what there was.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> Result<Age> {
     let place = backend.place();
