@@ -1,7 +1,5 @@
 //! Whether the millionth message costs what the first one did.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::Result;
@@ -32,22 +30,16 @@ pub(crate) struct Portion {
 
 const PORTIONS: u64 = 5;
 
-/// A portion ends then, also when it is not complete: what the report says is what there was.
-const LONGEST: Duration = Duration::from_secs(60);
-
 pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> Result<Age> {
     let place = backend.place();
     let entities = (plan.age / 10).max(1);
     let observer = observer(kind, &place, entities).await?;
-    let mut worker = Worker::start(kind, &place, entities, 64, LONGEST, plan.age / PORTIONS).await?;
+    let mut worker = Worker::start(kind, &place, entities, 64, plan.portion, plan.age / PORTIONS).await?;
     let (mut portions, mut accepted) = (Vec::new(), Vec::new());
     let mut messages = 0;
     for _ in 0..PORTIONS {
         worker.go().await?;
         let told = worker.told().await?;
-        while observer.pending(entities).await? > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
         messages += told.posted;
         let rate = told.posted as f64 / told.seconds;
         let sizes = backend.sizes(&place).await?;

@@ -10,8 +10,10 @@ use crate::backend::{Kind, Place};
 use crate::worker::Work;
 
 pub(crate) const USAGE: &str =
-    "usage: bench [--quick | --glance] [--repetitions N] [--out DIR] [postgres|mongo|redis|sqlite ..]
+    "usage: bench [--short | --quick | --glance] [--repetitions N] [--out DIR] [postgres|mongo|redis|sqlite ..]
 
+  --short           a quarter of an hour instead of three: half the time for each mix, and of the million messages as
+                    many as come
   --quick           a few seconds for each backend: whether it works, not how fast
   --glance          one key and 1,000 keys with 64 posters, and idle latency: to see what a change brings
   --repetitions N   of each measurement; medians are told; default 3
@@ -40,22 +42,32 @@ pub(crate) struct Plan {
     pub(crate) backlog: u64,
     /// Messages of the measurement of age, the last of five portions of which is compared with the first.
     pub(crate) age: u64,
+    /// After so long a portion of them ends, also when it is not complete.
+    pub(crate) portion: Duration,
     pub(crate) posters: usize,
     /// For how long nothing is done, and the queries are counted.
     pub(crate) idle: Duration,
 }
 
 impl Plan {
-    fn new(quick: bool) -> Self {
+    fn new(quick: bool, short: bool) -> Self {
+        let brief = quick || short;
         Self {
             kinds: Vec::new(),
             repetitions: if quick { 1 } else { 3 },
             out: None,
             glance: false,
-            time: Duration::from_millis(if quick { 200 } else { 2_000 }),
+            time: Duration::from_millis(if quick {
+                200
+            } else if short {
+                1_000
+            } else {
+                2_000
+            }),
             singles: if quick { 20 } else { 300 },
             backlog: if quick { 1_000 } else { 100_000 },
             age: if quick { 5_000 } else { 1_000_000 },
+            portion: Duration::from_secs(if brief { 12 } else { 300 }),
             posters: if quick { 500 } else { 10_000 },
             idle: Duration::from_secs(if quick { 2 } else { 40 }),
         }
@@ -64,10 +76,12 @@ impl Plan {
 
 pub(crate) fn parse() -> Result<Task> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut quick, mut glance, mut repetitions, mut out, mut kinds) = (false, false, None, None, Vec::new());
+    let (mut quick, mut short, mut glance) = (false, false, false);
+    let (mut repetitions, mut out, mut kinds) = (None, None, Vec::new());
     while let Some(argument) = parser.next()? {
         match argument {
             Long("quick") => quick = true,
+            Long("short") => short = true,
             Long("glance") => glance = true,
             Long("repetitions") => repetitions = Some(parser.value()?.parse()?),
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
@@ -77,7 +91,7 @@ pub(crate) fn parse() -> Result<Task> {
             other => return Err(other.unexpected().into()),
         }
     }
-    let mut plan = Plan::new(quick);
+    let mut plan = Plan::new(quick, short);
     plan.kinds = if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds };
     plan.repetitions = repetitions.unwrap_or(plan.repetitions).max(1);
     (plan.out, plan.glance) = (out, glance);
