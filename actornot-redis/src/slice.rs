@@ -35,15 +35,16 @@ impl Space {
         format!("{}:{letters}:{rest}", self.tag(partition))
     }
 
-    /// What scripts call KEYS 1 to 8: row, bodies, delayed, seen, state; ready, locked and names of the kind.
+    /// What scripts call KEYS 1 to 6: the entity, its delayed messages, the ids it has seen; ready, locked and names of
+    /// the kind.
     pub(crate) fn keys(&self, entity: &EntityId) -> Vec<String> {
         let partition = self.partition(entity);
-        let own = ["e", "m", "d", "s", "z"].map(|letter| self.key(partition, letter, &entity.to_string()));
+        let own = ["e", "d", "s"].map(|letter| self.key(partition, letter, &entity.to_string()));
         let shared = ["r", "l", "k"].map(|letter| self.key(partition, letter, entity.kind()));
         own.into_iter().chain(shared).collect()
     }
 
-    /// KEYS 9 to 11: dead letters of the entity, of the kind, and their order.
+    /// Dead letters of the entity, of the kind, and their order.
     pub(crate) fn dead_keys(&self, entity: &EntityId) -> [String; 3] {
         let partition = self.partition(entity);
         [
@@ -115,28 +116,6 @@ impl Call {
     pub(crate) fn size(&self) -> usize {
         let keys = self.keys.iter().map(|key| key.len() + 16).sum::<usize>();
         keys + self.args.iter().map(|arg| arg.len() + 16).sum::<usize>() + 64
-    }
-
-    /// As it is sent; with its whole text where the server has forgotten the script.
-    pub(crate) fn command(&self, whole: bool) -> redis::Cmd {
-        let mut command = match self.what {
-            What::Read(name) => redis::cmd(name),
-            What::Script(verb) if whole => {
-                let mut command = redis::cmd(if verb.reads { "EVAL_RO" } else { "EVAL" });
-                command.arg(verb.text).arg(self.keys.len());
-                command
-            }
-            What::Script(verb) => {
-                let mut command = redis::cmd(if verb.reads { "EVALSHA_RO" } else { "EVALSHA" });
-                command.arg(verb.hash.as_str()).arg(self.keys.len());
-                command
-            }
-        };
-        command.arg(&self.keys);
-        for arg in &self.args {
-            command.arg(arg.as_slice());
-        }
-        command
     }
 }
 
