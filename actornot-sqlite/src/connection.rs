@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
+use crate::batch::{Answers, Batch, Failed, Value};
 use crate::config::Target;
 use crate::turn::{Line, Turn};
 use crate::{error, statements};
@@ -48,7 +49,7 @@ impl Writer {
         })
     }
 
-    /// Begins a transaction that holds SQLite's write lock. One deadline covers all that it waits for.
+    /// A transaction that holds SQLite's write lock from its first run on. One deadline covers all that it waits for.
     ///
     /// # Cancel safety
     /// Nothing is held: a transaction that was begun is dropped.
@@ -62,27 +63,15 @@ impl Writer {
             Some(line) => line.turn((deadline.left() / 2).min(Duration::from_secs(1))).await,
             None => None,
         };
-        let mut tx = Tx { connection, open: false, _turn: turn };
+        let mut tx =
+            Tx { connection, open: false, begun: false, batch: Batch::default(), deadline, _turn: turn };
         if tx.connection.is_none() {
             let connecting = connect(&self.options, self.memory, deadline).await;
             *tx.connection =
                 Some(connecting.map_err(|error| error::named(error, self.options.get_filename()))?);
         }
-        loop {
-            // Open before BEGIN is sent: whoever is dropped meanwhile must not leave it begun.
-            tx.open = true;
-            match sqlx::query(statements::BEGIN).execute(tx.connection()?).await {
-                Ok(_) => return Ok(tx),
-                // A busy connection began nothing and is as good as before; any other goes with the transaction.
-                Err(failed) if error::is_busy(&failed) => {
-                    tx.open = false;
-                    if !deadline.pause().await {
-                        return Err(error::before_commit(failed));
-                    }
-                }
-                Err(failed) => return Err(error::before_commit(failed)),
-            }
-        }
+        tx.add(statements::BEGIN, [])?;
+        Ok(tx)
     }
 }
 
@@ -120,19 +109,70 @@ impl Deadline {
 pub(crate) struct Tx {
     connection: OwnedMutexGuard<Option<SqliteConnection>>,
     open: bool,
+    begun: bool,
+    batch: Batch,
+    deadline: Deadline,
     _turn: Option<Turn>,
 }
 
 impl Tx {
-    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
-        self.connection.as_mut().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the connection was lost"))
+    /// Adds a statement to those that go with the next run; its place among their answers.
+    pub(crate) fn add<const N: usize>(
+        &mut self,
+        statement: &'static str,
+        values: [Value; N],
+    ) -> Result<usize, Error> {
+        self.batch.add(statement, values).map_err(error::before_commit)
     }
 
-    /// Makes it durable.
+    /// Runs what was added: one hand-over to the connection's thread.
+    pub(crate) async fn run(&mut self) -> Result<Answers, Error> {
+        self.send().await.map_err(|failed| error::before_commit(failed.error))
+    }
+
+    /// The connection, in the transaction.
+    pub(crate) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
+        if !self.batch.is_empty() {
+            self.run().await?;
+        }
+        self.connection.as_mut().ok_or_else(|| error::before_commit(sqlx::Error::WorkerCrashed))
+    }
+
+    /// Runs what was added and makes all of it durable.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        sqlx::query("COMMIT").execute(self.connection()?).await.map_err(error::at_commit)?;
+        let last = self.add(statements::COMMIT, [])?;
+        // A statement that fails ends the batch in front of COMMIT.
+        self.send().await.map_err(|failed| match failed.place == last {
+            true => error::at_commit(failed.error),
+            false => error::before_commit(failed.error),
+        })?;
         self.open = false;
         Ok(())
+    }
+
+    async fn send(&mut self) -> Result<Answers, Failed> {
+        let batch = std::mem::take(&mut self.batch);
+        loop {
+            // Open before BEGIN is sent: whoever is dropped meanwhile must not leave it begun.
+            self.open = true;
+            let Some(connection) = self.connection.as_mut() else {
+                return Err(Failed { place: 0, error: sqlx::Error::WorkerCrashed });
+            };
+            match batch.run(connection).await {
+                Ok(answers) => {
+                    self.begun = true;
+                    return Ok(answers);
+                }
+                // A busy connection began nothing and is as good as before; any other goes with the transaction.
+                Err(failed) if !self.begun && failed.place == 0 && error::is_busy(&failed.error) => {
+                    self.open = false;
+                    if !self.deadline.pause().await {
+                        return Err(failed);
+                    }
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
     }
 }
 
@@ -153,29 +193,29 @@ async fn connect(
     loop {
         // Several processes that turn WAL on at the same moment get BUSY at once, whatever the timeout says.
         match try_connect(options, memory).await {
-            Err(Failed::Sql(failed)) => {
+            Err(Refused::Sql(failed)) => {
                 if !error::is_busy(&failed) || !deadline.pause().await {
                     return Err(error::before_commit(failed));
                 }
             }
-            Err(Failed::Unsafe(refused)) => return Err(refused),
+            Err(Refused::Unsafe(refused)) => return Err(refused),
             Ok(connection) => return Ok(connection),
         }
     }
 }
 
-enum Failed {
+enum Refused {
     Sql(sqlx::Error),
     Unsafe(Error),
 }
 
-impl From<sqlx::Error> for Failed {
+impl From<sqlx::Error> for Refused {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<SqliteConnection, Failed> {
+async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<SqliteConnection, Refused> {
     let mut connection = options.connect().await?;
     if memory {
         return Ok(connection);
@@ -183,7 +223,7 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     let encoding: String = sqlx::query_scalar(statements::GET_ENCODING).fetch_one(&mut connection).await?;
     if encoding != "UTF-8" {
         let _ = connection.close().await;
-        return Err(Failed::Unsafe(Error::new(
+        return Err(Refused::Unsafe(Error::new(
             ErrorKind::Incompatible,
             format!(
                 "the database's encoding is {encoding}, which cannot be changed once it has tables, and payloads \
@@ -200,7 +240,7 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     let synchronous: i64 = sqlx::query_scalar(statements::GET_SYNCHRONOUS).fetch_one(&mut connection).await?;
     if mode != "wal" || synchronous < 2 {
         let _ = connection.close().await;
-        return Err(Failed::Unsafe(Error::new(
+        return Err(Refused::Unsafe(Error::new(
             ErrorKind::Incompatible,
             format!(
                 "journal_mode is {mode} and synchronous is {synchronous} although WAL and FULL (2) were set, \

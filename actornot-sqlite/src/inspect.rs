@@ -111,17 +111,18 @@ impl Inspect for SqliteQueue {
             Position::Head => {
                 let first = sqlx::query_scalar(statements::FIRST).bind(id);
                 let first: Option<i64> =
-                    first.fetch_one(slice.tx.connection()?).await.map_err(before_commit)?;
+                    first.fetch_one(slice.tx.connection().await?).await.map_err(before_commit)?;
                 first.map_or(tail, |first| first - 1)
             }
         };
         let revive = sqlx::query(statements::REVIVE).bind(number).bind(id).bind(seq);
-        let revived = revive.execute(slice.tx.connection()?).await.map_err(before_commit)?.rows_affected();
+        let revived =
+            revive.execute(slice.tx.connection().await?).await.map_err(before_commit)?.rows_affected();
         if revived == 0 {
             return Ok(false);
         }
         let remove = sqlx::query(statements::REVIVED).bind(number).bind(id);
-        remove.execute(slice.tx.connection()?).await.map_err(before_commit)?;
+        remove.execute(slice.tx.connection().await?).await.map_err(before_commit)?;
         if let Some(row) = slice.row(&letter.entity) {
             row.enter(1, now);
             row.pending += 1;
@@ -167,7 +168,11 @@ impl Inspect for SqliteQueue {
         };
         let id = row.id;
         for statement in statements::PURGE {
-            sqlx::query(statement).bind(id).execute(slice.tx.connection()?).await.map_err(before_commit)?;
+            sqlx::query(statement)
+                .bind(id)
+                .execute(slice.tx.connection().await?)
+                .await
+                .map_err(before_commit)?;
         }
         slice.commit().await?;
         Ok(true)

@@ -6,6 +6,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod batch;
 mod codec;
 mod commit;
 mod config;
@@ -17,6 +18,7 @@ mod error;
 mod heartbeat;
 mod inspect;
 mod lock;
+mod queue;
 mod row;
 mod schema;
 mod slice;
@@ -118,7 +120,7 @@ impl SqliteQueue {
             return query.fetch_all(&self.inner.readers).await.map_err(error::before_commit);
         }
         let mut tx = self.inner.writer.begin().await?;
-        let rows = query.fetch_all(tx.connection()?).await.map_err(error::before_commit)?;
+        let rows = query.fetch_all(tx.connection().await?).await.map_err(error::before_commit)?;
         tx.commit().await?;
         Ok(rows)
     }
