@@ -82,8 +82,8 @@ impl Inspect for SqliteQueue {
         let rows = self.fetch(sqlx::query(statements::LOAD).bind(names)).await?;
         let Some(found) = rows.first() else { return Ok(None) };
         let now: i64 = found.try_get("now").map_err(before_commit)?;
-        let row = Row::decode(found).map_err(before_commit)?;
-        Ok(row.filter(|row| row.known != 0).map(|row| why(row, now)))
+        let mut rows = codec::found::<(usize, Row)>(found)?.into_iter();
+        Ok(rows.next().filter(|(_, row)| row.known != 0).map(|(_, row)| why(row, now)))
     }
 
     async fn dead_letters(

@@ -1,27 +1,32 @@
 //! The stored row of an entity, and what may become of it. No SQL here: the rules of the verbs, once.
 
 use actornot_core::{EntityId, Limits, Nonce, StoredMessage, Waiting};
-use serde::Serialize;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codec::{small, unsigned};
 
-/// One entity's row; times in milliseconds of SQLite's clock.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One entity's row; times in milliseconds of SQLite's clock. In the order in which it is loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) id: i64,
+    #[serde(deserialize_with = "positive")]
     pub(crate) fence: u64,
     pub(crate) nonce: Option<String>,
     pub(crate) deadline: Option<i64>,
     pub(crate) last_commit: Option<String>,
     /// What the current grant handed out and has not settled: sequence and id.
+    #[serde(deserialize_with = "handed")]
     pub(crate) handed: Vec<(i64, String)>,
+    #[serde(deserialize_with = "count")]
     pub(crate) deliveries: u32,
+    #[serde(deserialize_with = "count")]
     pub(crate) charged: u32,
+    #[serde(deserialize_with = "count")]
     pub(crate) batch_limit: u32,
     /// Queued and delayed.
+    #[serde(deserialize_with = "positive")]
     pub(crate) pending: u64,
+    #[serde(deserialize_with = "positive")]
     pub(crate) queued: u64,
     /// The highest sequence ever given, to a queued or a delayed message.
     pub(crate) tail: i64,
@@ -34,6 +39,24 @@ pub(crate) struct Row {
     pub(crate) last_error: Option<String>,
     /// Zero after a purge: the row stays for its fence, but nobody sees it until the next post.
     pub(crate) known: i64,
+}
+
+// Nothing here fails on what somebody wrote by hand: one damaged row must not take its neighbours with it.
+
+fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    i64::deserialize(from).map(unsigned)
+}
+
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    i64::deserialize(from).map(small)
+}
+
+fn handed<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(i64, String)>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored hand-out does not decode; its lease runs out and it is handed out again");
+        Vec::new()
+    }))
 }
 
 impl Row {
@@ -60,36 +83,6 @@ impl Row {
             last_error: None,
             known: 1,
         }
-    }
-
-    pub(crate) fn decode(row: &SqliteRow) -> Result<Option<Self>, sqlx::Error> {
-        let Some(id) = row.try_get("id")? else { return Ok(None) };
-        let handed: String = row.try_get("handed")?;
-        let handed = serde_json::from_str(&handed).unwrap_or_else(|error| {
-            tracing::warn!(%error, "stored hand-out does not decode; its lease runs out and it is handed out again");
-            Vec::new()
-        });
-        Ok(Some(Self {
-            id,
-            fence: unsigned(row.try_get("fence")?),
-            nonce: row.try_get("nonce")?,
-            deadline: row.try_get("deadline")?,
-            last_commit: row.try_get("last_commit")?,
-            handed,
-            deliveries: small(row.try_get("deliveries")?),
-            charged: small(row.try_get("charged")?),
-            batch_limit: small(row.try_get("batch_limit")?),
-            pending: unsigned(row.try_get("pending")?),
-            queued: unsigned(row.try_get("queued")?),
-            tail: row.try_get("tail")?,
-            since: row.try_get("since")?,
-            delayed_at: row.try_get("delayed_at")?,
-            wait_why: row.try_get("wait_why")?,
-            wait_until: row.try_get("wait_until")?,
-            paused: row.try_get("paused")?,
-            last_error: row.try_get("last_error")?,
-            known: row.try_get("known")?,
-        }))
     }
 
     /// Locked by this grant, whether or not its lease has run out meanwhile.

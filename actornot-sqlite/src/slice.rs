@@ -102,18 +102,20 @@ impl Slice {
             bytes: Bytes::default(),
             delayed_bytes: Bytes::default(),
         };
-        for row in answers.rows(load) {
-            slice.now = row.try_get("now").map_err(before_commit)?;
-            slice.last_id = row.try_get("last_id").map_err(before_commit)?;
-            if let (Some(entity), Some(row)) = (at(&entities, row)?, Row::decode(row).map_err(before_commit)?)
-            {
+        for loaded in answers.rows(load) {
+            slice.now = loaded.try_get("now").map_err(before_commit)?;
+            slice.last_id = loaded.try_get("last_id").map_err(before_commit)?;
+            for (position, row) in codec::found::<(usize, Row)>(loaded)? {
+                let Some(entity) = entities.get(position) else { continue };
                 slice.stored.insert(row.id, row.clone());
                 slice.rows.insert((*entity).clone(), row);
             }
         }
-        for row in seen.map_or(&[][..], |place| answers.rows(place)) {
-            let Some((entity, id)) = at(&wants.ids, row)? else { continue };
-            slice.seen.extend(slice.rows.get(*entity).map(|row| (row.id, (*id).clone())));
+        for found in seen.map_or(&[][..], |place| answers.rows(place)) {
+            for position in codec::found::<usize>(found)? {
+                let Some((entity, id)) = wants.ids.get(position) else { continue };
+                slice.seen.extend(slice.rows.get(*entity).map(|row| (row.id, (*id).clone())));
+            }
         }
         for row in states.map_or(&[][..], |place| answers.rows(place)) {
             let Some(entity) = at(&wants.states, row)? else { continue };

@@ -20,15 +20,16 @@ pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 /// G1: what a call did is on the disk.
 pub(crate) const COMMIT: &str = "COMMIT";
 
-/// G3: the rows of a slice and the clock they are judged by, read behind the write lock.
+/// G3: the rows of a slice and the clock they are judged by, read behind the write lock. In one answer: each row of
+/// an answer is handed over by itself.
 pub(crate) const LOAD: &str = concat!(
-    "SELECT j.key AS position, ",
+    "SELECT ",
     now!(),
     " AS now, (SELECT coalesce(max(id), 0) FROM actornot_entity) AS last_id,
-       e.id, e.fence, e.nonce, e.deadline, e.last_commit, e.handed, e.deliveries, e.charged, e.batch_limit,
-       e.pending, e.queued, e.tail, e.since, e.delayed_at, e.wait_why, e.wait_until, e.paused, e.last_error, e.known
-     FROM json_each(?) j
-     LEFT JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1"
+       (SELECT json_group_array(json_array(j.key, json_array(e.id, e.fence, e.nonce, e.deadline, e.last_commit, e.handed,
+          e.deliveries, e.charged, e.batch_limit, e.pending, e.queued, e.tail, e.since, e.delayed_at, e.wait_why,
+          e.wait_until, e.paused, e.last_error, e.known)))
+        FROM json_each(?) j CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1) AS found"
 );
 
 /// G3, G5: the decided rows, whole; the index on `wake_at` follows. Items are parsed once (`jsonb`,
@@ -73,7 +74,7 @@ pub(crate) const TAILS: &str = "
 
 /// G7: which of these ids were accepted within their retention.
 pub(crate) const SEEN: &str = concat!(
-    "SELECT j.key AS position FROM json_each(?) j
+    "SELECT json_group_array(j.key) AS found FROM json_each(?) j
      CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
      CROSS JOIN actornot_seen s ON s.entity = e.id AND s.id = j.value->>2
      WHERE s.expires > (SELECT ",
