@@ -99,7 +99,8 @@ impl Batch {
 }
 
 impl Answers {
-    pub(crate) fn rows(&self, place: usize) -> &[SqliteRow] {
-        self.0.get(place).map_or(&[], Vec::as_slice)
+    /// Of the statement in this place; none of one that was not sent.
+    pub(crate) fn rows(&self, place: Option<usize>) -> &[SqliteRow] {
+        place.and_then(|place| self.0.get(place)).map_or(&[], Vec::as_slice)
     }
 }

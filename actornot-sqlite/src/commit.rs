@@ -10,8 +10,9 @@ use crate::SqliteQueue;
 use crate::codec::{Bytes, json, millis, unsigned};
 use crate::error::before_commit;
 use crate::row::Row;
-use crate::slice::{Heads, Slice, Wanted, Wants};
+use crate::slice::{Heads, Slice, Wanted};
 use crate::statements;
+use crate::wants::Wants;
 
 /// What a commit turned out to be, before anything was changed.
 enum Check {
@@ -100,7 +101,7 @@ async fn missing(slice: &mut Slice, commits: &[Commit]) -> Result<BTreeSet<i64>,
     }
     if !asked.is_empty() {
         let place = slice.tx.add(statements::MISSING, [json(&asked).into()])?;
-        for row in slice.tx.run().await?.rows(place) {
+        for row in slice.tx.run().await?.rows(Some(place)) {
             missing.insert(row.try_get("entity").map_err(before_commit)?);
         }
     }

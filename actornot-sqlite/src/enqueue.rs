@@ -3,7 +3,8 @@
 use actornot_core::{Enqueue, Enqueued, Error};
 
 use crate::SqliteQueue;
-use crate::slice::{Slice, Wants};
+use crate::slice::Slice;
+use crate::wants::Wants;
 
 impl SqliteQueue {
     pub(crate) async fn enqueue_slice(

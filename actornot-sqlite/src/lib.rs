@@ -25,6 +25,7 @@ mod slice;
 mod statements;
 mod turn;
 mod url;
+mod wants;
 
 use std::sync::{Arc, Mutex};
 

@@ -12,22 +12,10 @@ use crate::error::before_commit;
 use crate::queue::Queue;
 use crate::row::{Row, Saved};
 use crate::statements;
+use crate::wants::Wants;
 
 /// So many expired ids are forgotten for each one that is remembered.
 const FORGET_EACH: usize = 4;
-
-/// What a verb may want to know besides the rows: read with them, in the same hand-over.
-#[derive(Default)]
-pub(crate) struct Wants<'a> {
-    /// Which of these ids were accepted before.
-    pub(crate) ids: Vec<(&'a EntityId, &'a MessageId)>,
-    /// The states of those that may be granted.
-    pub(crate) states: Vec<&'a EntityId>,
-    /// The heads of queues, with how many of what was handed out are about to be settled.
-    pub(crate) queues: Vec<(&'a EntityId, usize)>,
-    /// How many messages of each.
-    pub(crate) most: u32,
-}
 
 pub(crate) struct Slice {
     pub(crate) tx: Tx,
@@ -61,33 +49,19 @@ impl Slice {
     ) -> Result<Self, Error> {
         let entities: Vec<&EntityId> = entities.into_iter().collect();
         let mut tx = writer.begin().await?;
-        let name = |entity: &&EntityId| [entity.kind().to_owned(), entity.key().to_owned()];
-        let names = |entities: &[&EntityId]| json(&entities.iter().map(name).collect::<Vec<_>>());
-        let load = tx.add(statements::LOAD, [names(&entities).into()])?;
-        let seen = match wants.ids.is_empty() {
-            true => None,
-            false => {
-                let ids = wants.ids.iter().map(|(entity, id)| [entity.kind(), entity.key(), id.as_str()]);
-                Some(tx.add(statements::SEEN, [json(&ids.collect::<Vec<_>>()).into()])?)
-            }
-        };
-        let states = match wants.states.is_empty() {
-            true => None,
-            false => Some(tx.add(statements::STATES, [names(&wants.states).into()])?),
-        };
-        let limit = i64::from(wants.most)
-            + wants.queues.iter().map(|(_, settles)| *settles as i64).max().unwrap_or(0);
-        let queues = match wants.queues.is_empty() {
-            true => None,
-            false => {
-                let place = |settles: usize| settles.checked_sub(1).map(|last| format!("$[{last}][0]"));
-                let queues = wants.queues.iter();
-                let queues = queues.map(|(entity, settles)| (entity.kind(), entity.key(), place(*settles)));
-                Some(tx.add(statements::QUEUES, [json(&queues.collect::<Vec<_>>()).into(), limit.into()])?)
-            }
-        };
+        let places = wants.ask(&mut tx, &entities)?;
         let answers = tx.run().await?;
-        let mut slice = Self {
+        let mut slice = Self::empty(tx);
+        slice.learn_rows(&entities, answers.rows(Some(places.rows)))?;
+        slice.learn_ids(&wants, answers.rows(places.ids))?;
+        slice.learn_states(&wants, answers.rows(places.states))?;
+        slice.learn_queues(&wants, answers.rows(places.queues))?;
+        slice.promote().await?;
+        Ok(slice)
+    }
+
+    fn empty(tx: Tx) -> Self {
+        Self {
             tx,
             now: 0,
             last_id: 0,
@@ -101,42 +75,52 @@ impl Slice {
             delay: Vec::new(),
             bytes: Bytes::default(),
             delayed_bytes: Bytes::default(),
-        };
-        for loaded in answers.rows(load) {
-            slice.now = loaded.try_get("now").map_err(before_commit)?;
-            slice.last_id = loaded.try_get("last_id").map_err(before_commit)?;
+        }
+    }
+
+    fn learn_rows(&mut self, entities: &[&EntityId], answer: &[SqliteRow]) -> Result<(), Error> {
+        for loaded in answer {
+            self.now = loaded.try_get("now").map_err(before_commit)?;
+            self.last_id = loaded.try_get("last_id").map_err(before_commit)?;
             for (position, row) in codec::found::<(usize, Row)>(loaded)? {
                 let Some(entity) = entities.get(position) else { continue };
-                slice.stored.insert(row.id, row.clone());
-                slice.rows.insert((*entity).clone(), row);
+                self.stored.insert(row.id, row.clone());
+                self.rows.insert((*entity).clone(), row);
             }
         }
-        for found in seen.map_or(&[][..], |place| answers.rows(place)) {
+        Ok(())
+    }
+
+    fn learn_ids(&mut self, wants: &Wants<'_>, answer: &[SqliteRow]) -> Result<(), Error> {
+        for found in answer {
             for position in codec::found::<usize>(found)? {
                 let Some((entity, id)) = wants.ids.get(position) else { continue };
-                slice.seen.extend(slice.rows.get(*entity).map(|row| (row.id, (*id).clone())));
+                self.seen.extend(self.rows.get(*entity).map(|row| (row.id, (*id).clone())));
             }
         }
-        for row in states.map_or(&[][..], |place| answers.rows(place)) {
+        Ok(())
+    }
+
+    fn learn_states(&mut self, wants: &Wants<'_>, answer: &[SqliteRow]) -> Result<(), Error> {
+        for row in answer {
             let Some(entity) = at(&wants.states, row)? else { continue };
             let state = codec::state(row).map_err(before_commit)?;
-            slice.states.extend(slice.rows.get(*entity).map(|row| row.id).zip(state));
+            self.states.extend(self.rows.get(*entity).map(|row| row.id).zip(state));
         }
-        if let Some(place) = queues {
-            let ids: Vec<Option<i64>> =
-                wants.queues.iter().map(|(entity, _)| slice.rows.get(*entity).map(|row| row.id)).collect();
-            for id in ids.iter().flatten() {
-                slice.queues.insert(*id, Queue::read(limit));
-            }
-            for row in answers.rows(place) {
-                let Some(queue) = at(&ids, row)?.and_then(|id| slice.queues.get_mut(&(*id)?)) else {
-                    continue;
-                };
-                queue.push(row)?;
-            }
+        Ok(())
+    }
+
+    fn learn_queues(&mut self, wants: &Wants<'_>, answer: &[SqliteRow]) -> Result<(), Error> {
+        let id = |(entity, _): &(&EntityId, usize)| self.rows.get(*entity).map(|row| row.id);
+        let ids: Vec<Option<i64>> = wants.queues.iter().map(id).collect();
+        for id in ids.iter().flatten() {
+            self.queues.insert(*id, Queue::read(wants.limit()));
         }
-        slice.promote().await?;
-        Ok(slice)
+        for row in answer {
+            let queue = at(&ids, row)?.and_then(|id| self.queues.get_mut(&(*id)?));
+            queue.map_or(Ok(()), |queue| queue.push(row))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn row(&mut self, entity: &EntityId) -> Option<&mut Row> {
@@ -167,7 +151,7 @@ impl Slice {
         self.tx.add(statements::PROMOTE, [ids.clone().into(), now.into()])?;
         self.tx.add(statements::PROMOTED, [ids.clone().into(), now.into()])?;
         let tails = self.tx.add(statements::TAILS, [ids.into()])?;
-        for tail in self.tx.run().await?.rows(tails) {
+        for tail in self.tx.run().await?.rows(Some(tails)) {
             let Some(index) = index(tail)? else { continue };
             let Some(row) = due.get_mut(index) else { continue };
             row.delayed_at = tail.try_get("delayed_at").map_err(before_commit)?;
@@ -254,7 +238,7 @@ impl Slice {
         }
         let Some(most) = asked.iter().map(|(_, _, count)| *count).max() else { return Ok(heads) };
         let place = self.tx.add(statements::HEAD, [json(&asked).into(), i64::from(most).into()])?;
-        for row in self.tx.run().await?.rows(place) {
+        for row in self.tx.run().await?.rows(Some(place)) {
             let Some((id, ..)) = at(&asked, row)? else { continue };
             let seq: i64 = row.try_get("seq").map_err(before_commit)?;
             heads.entry(*id).or_default().push((seq, codec::message(row).map_err(before_commit)?));
