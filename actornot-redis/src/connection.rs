@@ -13,10 +13,9 @@ use std::time::Duration;
 use actornot_core::{Error, ErrorKind};
 use redis::Value;
 
-use crate::bundle::Bundle;
 use crate::config::Target;
 use crate::error::{self, Refusal};
-use crate::slice::{Address, Call, Map, Space};
+use crate::slice::{Address, Bundle, Call, Map, Space};
 use crate::turn::{Boxed, GLANCE, Node, Open, Turn, all};
 
 /// So many bytes go out at a time: far below the server's limit for a connection, 1 GB.

@@ -10,9 +10,8 @@ use crate::SqliteQueue;
 use crate::codec::{Bytes, json, millis, unsigned};
 use crate::error::before_commit;
 use crate::row::Row;
-use crate::slice::{Heads, Slice, Wanted};
+use crate::slice::{Heads, Slice, Wanted, Wants};
 use crate::statements;
-use crate::wants::Wants;
 
 /// What a commit turned out to be, before anything was changed.
 enum Check {

@@ -3,8 +3,7 @@
 use actornot_core::{Enqueue, Enqueued, Error};
 
 use crate::SqliteQueue;
-use crate::slice::Slice;
-use crate::wants::Wants;
+use crate::slice::{Slice, Wants};
 
 impl SqliteQueue {
     pub(crate) async fn enqueue_slice(

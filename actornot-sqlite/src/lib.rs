@@ -6,7 +6,6 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-mod batch;
 mod codec;
 mod commit;
 mod config;
@@ -18,14 +17,12 @@ mod error;
 mod heartbeat;
 mod inspect;
 mod lock;
-mod queue;
 mod row;
 mod schema;
 mod slice;
 mod statements;
 mod turn;
 mod url;
-mod wants;
 
 use std::sync::{Arc, Mutex};
 

@@ -7,8 +7,7 @@ use actornot_core::{EntityId, Error, Grant, HandedOut, Lease, LockRequest, Store
 use crate::SqliteQueue;
 use crate::codec::millis;
 use crate::row::Row;
-use crate::slice::{Slice, Wanted};
-use crate::wants::Wants;
+use crate::slice::{Slice, Wanted, Wants};
 
 impl SqliteQueue {
     pub(crate) async fn lock_slice(
