@@ -105,6 +105,7 @@ BEGIN
       since = CASE WHEN e.queued = 0 THEN now_ ELSE e.since END,
       deliveries = CASE WHEN at_head THEN 0 ELSE e.deliveries END, charged = CASE WHEN at_head THEN 0 ELSE e.charged END
     WHERE e.id = row_.id;
+  PERFORM wake_v1(ARRAY[row_.id]);
   RETURN QUERY SELECT true;
 END $$;
 
@@ -117,6 +118,7 @@ BEGIN
   PERFORM make_v1(ARRAY[kind_], ARRAY[key_]);
   PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET known = true, paused = reason WHERE e.kind = kind_ AND e.key = key_;
+  PERFORM wake_v1(ids_v1(ARRAY[kind_], ARRAY[key_]));
   RETURN QUERY SELECT true;
 END $$;
 
@@ -124,12 +126,14 @@ CREATE FUNCTION {schema}.resume_v1(verb text, patience bigint, kind_ text, key_ 
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
+DECLARE id_ bigint;
 BEGIN
   PERFORM begin_v1(verb, 'resume', patience);
   PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET paused = NULL, wait_why = NULL, wait_until = NULL, deliveries = 0, charged = 0
-    WHERE e.kind = kind_ AND e.key = key_ AND e.known;
-  RETURN QUERY SELECT FOUND;
+    WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
+  PERFORM wake_v1(ARRAY[id_]);
+  RETURN QUERY SELECT id_ IS NOT NULL;
 END $$;
 
 -- purge: the row stays for its fence, which only rises, and for its sequence, which goes on: nothing from before can be
@@ -146,6 +150,7 @@ BEGIN
       handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
       delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false
     WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
+  PERFORM wake_v1(ARRAY[id_]);
   DELETE FROM message m WHERE m.entity = id_;
   DELETE FROM delayed d WHERE d.entity = id_;
   DELETE FROM dead d WHERE d.entity = id_;

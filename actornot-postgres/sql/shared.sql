@@ -39,6 +39,20 @@ BEGIN
   RETURN clock_timestamp();
 END $$;
 
+CREATE FUNCTION {schema}.ids_v1(kinds text[], keys text[]) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+  SELECT array_agg(e.id) FROM unnest(kinds, keys) u(kind, key) JOIN {schema}.entity e ON e.kind = u.kind AND e.key = u.key
+$$;
+
+-- `wake` says of these entities what their rows say. Each verb sees to that: the busiest by themselves.
+CREATE FUNCTION {schema}.wake_v1(ents bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+  DELETE FROM wake w USING unnest(ents) u JOIN entity e ON e.id = u WHERE w.entity = e.id AND e.wake_at IS NULL;
+  INSERT INTO wake (entity, kind, at, locked) SELECT e.id, e.kind, e.wake_at, e.deadline IS NOT NULL
+    FROM unnest(ents) u JOIN entity e ON e.id = u WHERE e.wake_at IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked;
+END $$;
+
 -- Step 2: delayed messages that are due join the tail, in order of their due time, with fresh sequence; at most 1000 of
 -- an entity in one call, for its neighbours in the slice wait meanwhile.
 CREATE FUNCTION {schema}.promote_v1(ents bigint[], now_ timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -62,6 +76,7 @@ BEGIN
     delayed_at = (SELECT d.due_at FROM delayed d WHERE d.entity = e.id AND (d.due_at, d.n) > (m.due_at, m.n)
       ORDER BY d.due_at, d.n LIMIT 1)
   FROM moved m WHERE e.id = m.entity;
+  PERFORM wake_v1(ents);
 END $$;
 
 -- Step 3: messages join the queues of `ents`; those of message n are `ents[at_[n]]`. Answers A accepted, D duplicate or
@@ -134,7 +149,7 @@ RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload te
 BEGIN
   RETURN QUERY
   WITH want AS MATERIALIZED (
-    SELECT u.n::int - 1 AS item, e.id, u.more, u.ready, u.later, u.nonce, now_ + u.length * interval '1 ms' AS deadline,
+    SELECT u.n::int - 1 AS item, e.id, e.wake_at, e.deadline IS NOT NULL AS locked, u.more, u.ready, u.later, u.nonce, now_ + u.length * interval '1 ms' AS deadline,
       g.again, g.fresh, g.limited, CASE WHEN g.again THEN e.handed WHEN g.fresh THEN
         (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m
           WHERE m.entity = e.id AND m.seq >= e.head ORDER BY m.seq LIMIT greatest(least(u.max, g.limited), 1)) h) END AS seqs
@@ -160,7 +175,11 @@ BEGIN
       deliveries = e.deliveries + (w.fresh AND w.seqs IS NOT NULL)::int,
       charged = e.charged + (w.fresh AND coalesce(cardinality(w.seqs) = 1, false))::int
     FROM want w WHERE e.id = w.id AND (w.more > 0 OR w.fresh OR w.again OR e.known < post)
-    RETURNING w.item, w.seqs, e.id, e.fence, e.deliveries, e.charged, e.batch_limit),
+    RETURNING w.item, w.seqs, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.wake_at, e.deadline IS NOT NULL AS locked,
+      w.wake_at IS DISTINCT FROM e.wake_at OR w.locked <> (e.deadline IS NOT NULL) AS moved),
+  put AS (INSERT INTO wake (entity, kind, at, locked) SELECT g.id, g.kind, g.wake_at, g.locked FROM up g WHERE g.moved AND g.wake_at IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked),
+  gone AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.moved AND g.wake_at IS NULL),
   -- By itself: joined with the rest, messages might be looked for by their entity only, all its backlog.
   batch AS MATERIALIZED (SELECT g.item, g.id, h.seq, h.n::int AS n FROM up g CROSS JOIN LATERAL unnest(g.seqs) WITH ORDINALITY h(seq, n))
   SELECT g.item, 'grant', 0, ARRAY[g.fence, g.deliveries, g.charged, g.batch_limit, s.version, s.state_version], NULL, s.json, NULL

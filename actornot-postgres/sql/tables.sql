@@ -1,7 +1,8 @@
 -- Version 1 of the tables, in the schema of the namespace. {schema} is its quoted name.
 CREATE TABLE {schema}.meta (version bigint NOT NULL, oldest bigint NOT NULL);
 
--- Narrow, and apart from the state: it is rewritten by every verb.
+-- Narrow, and apart from the state: it is rewritten by every verb. No index has a column that changes, so a new version
+-- of a row needs no entry in any (HOT).
 CREATE TABLE {schema}.entity (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   kind text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL,
@@ -14,12 +15,16 @@ CREATE TABLE {schema}.entity (
   head bigint NOT NULL DEFAULT 1, tail bigint NOT NULL DEFAULT 0,
   since timestamptz, delayed_at timestamptz, wait_why text, wait_until timestamptz, paused text, last_error text,
   known boolean NOT NULL DEFAULT false,
-  -- When `due` reports it; generated, so that no statement can forget it.
+  -- When `due` reports it; stands in `wake` too, where it has its index.
   wake_at timestamptz GENERATED ALWAYS AS (CASE WHEN paused IS NULL AND (queued > 0 OR delayed_at IS NOT NULL) THEN
     greatest(CASE WHEN queued > 0 THEN since ELSE delayed_at END, wait_until, deadline) END) STORED,
   UNIQUE (kind, key)) WITH (fillfactor = 70);
-CREATE INDEX entity_wake ON {schema}.entity (wake_at, id, kind) WHERE wake_at IS NOT NULL;
-CREATE INDEX entity_deadline ON {schema}.entity (deadline) WHERE deadline IS NOT NULL;
+
+-- The entities that want a run, free or locked.
+CREATE TABLE {schema}.wake (entity bigint PRIMARY KEY, kind text COLLATE "C" NOT NULL, at timestamptz NOT NULL,
+  locked boolean NOT NULL) WITH (autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX wake_at ON {schema}.wake (at, entity, kind);
+CREATE INDEX wake_locked ON {schema}.wake (at) WHERE locked;
 
 CREATE TABLE {schema}.state (entity bigint PRIMARY KEY, version bigint NOT NULL, state_version bigint NOT NULL,
   json text NOT NULL) WITH (fillfactor = 70);

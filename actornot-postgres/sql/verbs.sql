@@ -116,13 +116,14 @@ BEGIN
     UPDATE entity e SET pending = e.pending + s.more, queued = e.queued + s.ready, tail = e.tail + s.more, known = true,
         since = CASE WHEN e.queued = 0 AND s.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, s.later)
       FROM unnest(ents, sum.more, sum.ready, sum.later) s(id, more, ready, later) WHERE e.id = s.id AND s.more > 0;
+    PERFORM wake_v1(ents);
     PERFORM forget_v1(cardinality(sent_to), now_);
   END IF;
 
   -- The row: verdict, fence, and the next hand-out or the unlock, in one new version. Sees everything enqueued before (trap 1).
   RETURN QUERY
   WITH c AS MATERIALIZED (
-    SELECT u.n::int - 1 AS item, e.id, u.commit, u.settles, u.verdict, u.error, u.why, greatest(u.lim, 1) AS batch_limit,
+    SELECT u.n::int - 1 AS item, e.id, e.wake_at, u.commit, u.settles, u.verdict, u.error, u.why, greatest(u.lim, 1) AS batch_limit,
       now_ + u.length * interval '1 ms' AS deadline, v.wait_until, v.paused, r.ready, CASE WHEN r.ready THEN
         (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = e.id AND m.seq >= e.head
           ORDER BY m.seq LIMIT greatest(least(u.max, u.lim), 1)) h) END AS seqs,
@@ -152,9 +153,12 @@ BEGIN
       since = CASE WHEN c.seqs IS NULL THEN now_ ELSE e.since END,
       deliveries = c.deliveries + (c.seqs IS NOT NULL)::int, charged = c.charged + coalesce((cardinality(c.seqs) = 1)::int, 0)
     FROM c WHERE e.id = c.id
-    RETURNING c.item, true AS mine, e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at),
+    RETURNING c.item, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at, c.wake_at AS before),
+  put AS (INSERT INTO wake (entity, kind, at, locked) SELECT g.id, g.kind, g.wake_at, g.deadline IS NOT NULL FROM up g WHERE g.wake_at IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked),
+  off AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.wake_at IS NULL AND g.before IS NOT NULL),
   done AS (
-    SELECT * FROM up
+    SELECT g.item, true AS mine, g.id, g.fence, g.deliveries, g.charged, g.batch_limit, g.handed, g.deadline, g.wake_at FROM up g
     UNION ALL -- the replies of these were lost: as it stands now
     SELECT u.n::int - 1, coalesce(e.nonce = u.nonce, false), e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at
     FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay'),
@@ -185,6 +189,7 @@ BEGIN
     deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (cardinality(e.handed) = 1)::int, 0)
   FROM unnest(kinds, keys, nonces) WITH ORDINALITY u(kind, key, nonce, n)
   WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
+  PERFORM wake_v1(ids_v1(kinds, keys));
 END $$;
 
 CREATE FUNCTION {schema}.extend_lock_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[], lengths bigint[])
@@ -199,6 +204,7 @@ BEGIN
   UPDATE entity e SET deadline = now_ + u.length * interval '1 ms'
   FROM unnest(kinds, keys, nonces, lengths) WITH ORDINALITY u(kind, key, nonce, length, n)
   WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
+  PERFORM wake_v1(ids_v1(kinds, keys));
 END $$;
 
 -- due: read-only, no lock. One row per entity; the row with id NULL carries next_ms. `wake`: microseconds of the epoch.
@@ -211,17 +217,18 @@ BEGIN
   PERFORM guard_v1(verb, 'due');
   RETURN QUERY
   SELECT d.id, d.kind, d.key, round(extract(epoch FROM d.wake_at) * 1000000)::bigint, NULL::bigint FROM (
-    (SELECT e.id, e.kind, e.key, e.wake_at FROM entity e
-      WHERE e.wake_at <= now_ AND e.kind = ANY (kinds) AND (e.wake_at, e.id) > (after_, after_id)
-      ORDER BY e.wake_at, e.id LIMIT count_)
+    (SELECT w.entity AS id, e.kind, e.key, w.at AS wake_at FROM
+        (SELECT w.entity, w.at FROM wake w WHERE w.at <= now_ AND w.kind = ANY (kinds) AND (w.at, w.entity) > (after_, after_id)
+          ORDER BY w.at, w.entity LIMIT count_) w
+      JOIN entity e ON e.id = w.entity)
     UNION ALL -- leases that end later than the longest one: a clock that was set back left them behind
-    (SELECT e.id, e.kind, e.key, 'epoch'::timestamptz FROM entity e
-      WHERE e.deadline > now_ + interval '1 hour' AND e.kind = ANY (kinds) AND e.paused IS NULL
+    (SELECT e.id, e.kind, e.key, 'epoch'::timestamptz FROM wake w JOIN entity e ON e.id = w.entity
+      WHERE w.locked AND w.at > now_ + interval '1 hour' AND e.deadline > now_ + interval '1 hour' AND w.kind = ANY (kinds) AND e.paused IS NULL
         AND (e.queued > 0 OR e.delayed_at <= now_) AND (e.wait_until IS NULL OR e.wait_until <= now_)
         AND ('epoch'::timestamptz, e.id) > (after_, after_id)
       ORDER BY e.id LIMIT count_)
     ORDER BY 4, 1 LIMIT count_) d
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, (SELECT ceil(extract(epoch FROM e.wake_at - now_) * 1000)::bigint FROM entity e
-    WHERE e.wake_at > now_ AND e.kind = ANY (kinds) ORDER BY e.wake_at LIMIT 1);
+  SELECT NULL, NULL, NULL, NULL, (SELECT ceil(extract(epoch FROM w.at - now_) * 1000)::bigint FROM wake w
+    WHERE w.at > now_ AND w.kind = ANY (kinds) ORDER BY w.at LIMIT 1);
 END $$;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{EntityId, LockableQueue, MessageId};
-use actornot_postgres::sqlx::{self, AssertSqlSafe};
+use actornot_postgres::sqlx::{self, AssertSqlSafe, PgConnection};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
 use actornot_testkit::Backend;
 use actornot_testkit::crash::Shared;
@@ -60,6 +60,15 @@ impl PostgresBackend {
         }
     }
 
+    /// Whatever was done until now, `wake` says what the rows say: each verb is one transaction.
+    async fn wake_is_true(&self, db: &mut PgConnection) {
+        let wrong = "SELECT count(*) FROM {s}.entity e FULL JOIN {s}.wake w ON w.entity = e.id
+                     WHERE e.wake_at IS DISTINCT FROM w.at OR w.locked <> (e.deadline IS NOT NULL)";
+        let wrong = sqlx::query_scalar(AssertSqlSafe(wrong.replace("{s}", &self.namespace.0)));
+        let wrong: i64 = wrong.fetch_one(db).await.unwrap();
+        assert_eq!(wrong, 0, "rows whose `wake` is not theirs");
+    }
+
     async fn run(&self, text: String, values: &[&str]) {
         let mut query = sqlx::query(AssertSqlSafe(text.replace("{s}", &self.namespace.0)));
         for value in values {
@@ -78,8 +87,9 @@ impl Drop for PostgresBackend {
 }
 
 /// Every moment that is stored.
-const MOMENTS: [(&str, &[&str]); 3] = [
+const MOMENTS: [(&str, &[&str]); 4] = [
     ("entity", &["deadline", "since", "delayed_at", "wait_until"]),
+    ("wake", &["at"]),
     ("delayed", &["due_at"]),
     ("seen", &["expires"]),
 ];
@@ -108,6 +118,7 @@ impl Backend for PostgresBackend {
             all += &format!("UPDATE {}.{table} SET {};", self.namespace.0, moved.join(", "));
         }
         sql(&mut db, all + "COMMIT").await;
+        self.wake_is_true(&mut db).await;
     }
 
     async fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {

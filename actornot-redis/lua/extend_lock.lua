@@ -1,6 +1,5 @@
 -- ARGV 2 nonce  3 lease ms
-local r = load()
-if not r or not is_mine(r, ARGV[2]) then return 0 end
-r.deadline = now + tonumber(ARGV[3])
-flush(r)
+if not load() or not is_mine(ARGV[2]) then return 0 end
+deadline = now + tonumber(ARGV[3])
+flush()
 return 1

@@ -1,7 +1,6 @@
 -- ARGV 2 reason
-local r = load() or new()
-r.known = 1
-r.paused = '1'
-extra = {{'HSET', KEYS[5], 'paused', ARGV[2]}}
-flush(r)
+load()
+known, paused = 1, '1'
+put = {'paused', ARGV[2]}
+flush()
 return 1

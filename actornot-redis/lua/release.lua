@@ -1,7 +1,6 @@
 -- ARGV 2 nonce
-local r = load()
-if not r or not is_mine(r, ARGV[2]) then return 0 end
-uncount(r)
-unlock(r)
-flush(r)
+if not load() or not is_mine(ARGV[2]) then return 0 end
+uncount()
+unlock()
+flush()
 return 1

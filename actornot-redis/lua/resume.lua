@@ -1,7 +1,5 @@
-local r = load()
-if not r or r.known ~= 1 then return 0 end
-r.paused, r.why, r['until'] = nil, nil, nil
-r.deliveries, r.charged = 0, 0
-extra = {{'HDEL', KEYS[5], 'paused'}}
-flush(r)
+if not load() or known ~= 1 then return 0 end
+paused, why, till, deliveries, charged = nil, nil, nil, 0, 0
+drop = {'paused'}
+flush()
 return 1

@@ -64,10 +64,17 @@ impl RedisQueue {
         let entity = &commit.lease.entity;
         let partition = space.partition(entity);
         let mut call = Call::entity(space, &UPDATE_LOCKED, entity);
-        call.keys.extend(space.dead_keys(entity));
-        call.keys.extend([space.record(partition), space.channels(partition)]);
         let targets: BTreeSet<u16> = self.channels(commit).map(|(_, to)| to).collect();
         let targets: Vec<u16> = targets.into_iter().collect();
+        // Only what it may touch: each name is read by the server.
+        let dead = matches!(commit.verdict, Verdict::DeadLetter { .. });
+        if dead || !targets.is_empty() {
+            call.keys.extend([space.record(partition), space.channels(partition)]);
+        }
+        if dead {
+            call.keys.extend(space.dead_keys(entity));
+        }
+        let before = call.keys.len();
         call.keys.extend(targets.iter().map(|to| space.channel(partition, *to)));
 
         let max = match commit.next {
@@ -107,8 +114,7 @@ impl RedisQueue {
         }
         for envelope in others {
             let to = space.partition(&envelope.entity);
-            // KEYS 14 is the first channel.
-            let key = 14 + targets.iter().position(|target| *target == to).unwrap_or(0);
+            let key = before + 1 + targets.iter().position(|target| *target == to).unwrap_or(0);
             call = call.number(key).number(to).arg(blob(envelope));
         }
         call

@@ -6,7 +6,7 @@
 //! every slot. Dropping a call leaves its answers to the driver, which keeps count of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use redis::Value;
 
 use crate::config::Target;
 use crate::error::{self, Refusal};
-use crate::slice::{Address, Call, Map, Space};
+use crate::slice::{Address, Bundle, Call, Map, Space};
 use crate::turn::{Boxed, GLANCE, Node, Open, Turn, all};
 
 /// So many bytes go out at a time: far below the server's limit for a connection, 1 GB.
@@ -28,6 +28,8 @@ pub(crate) struct Nodes {
     open: Mutex<BTreeMap<Address, Arc<Node>>>,
     /// How often the map was asked for.
     asked: AtomicUsize,
+    /// What looks like a single server refuses keys of two slots in one command: there is a cluster behind it.
+    apart: AtomicBool,
 }
 
 /// What became of one call in one round.
@@ -45,7 +47,8 @@ impl Nodes {
             // The driver panics when there is none. An error says that the program has chosen one, which stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        Self { target, map: Mutex::default(), open: Mutex::default(), asked: AtomicUsize::default() }
+        let apart = AtomicBool::new(target.cluster);
+        Self { target, map: Mutex::default(), open: Mutex::default(), asked: AtomicUsize::default(), apart }
     }
 
     /// Other connections to the same nodes.
@@ -153,13 +156,18 @@ impl Nodes {
                     continue;
                 }
             };
-            let mut pipeline = redis::Pipeline::with_capacity(part.len());
-            for index in part {
-                pipeline.add_command(calls[*index].command(whole[*index]));
+            let apart = self.apart.load(Ordering::Relaxed);
+            let bundles = Bundle::all(calls, part, apart);
+            let mut pipeline = redis::Pipeline::with_capacity(bundles.len());
+            for bundle in &bundles {
+                let whole = bundle.indexes.iter().any(|index| whole[*index]);
+                pipeline.add_command(bundle.command(calls, whole));
             }
             match self.send(&node, &open, &pipeline, self.target.patience).await {
                 Ok(values) => {
-                    sent.extend(part.iter().zip(values).map(|(index, value)| (*index, self.judge(value))));
+                    let answers = bundles.iter().zip(values);
+                    let answers = answers.flat_map(|(bundle, value)| bundle.answers(calls, value));
+                    sent.extend(answers.map(|(index, value)| (index, self.judge(value, apart))));
                 }
                 Err(what) => sent.extend(part.iter().map(|index| {
                     let reads = calls[*index].reads();
@@ -198,7 +206,8 @@ impl Nodes {
         Err(what)
     }
 
-    fn judge(&self, value: Value) -> Sent {
+    /// `apart`: how it was sent.
+    fn judge(&self, value: Value, apart: bool) -> Sent {
         let Value::ServerError(error) = value else { return Sent::Done(Ok(value)) };
         match error::refusal(&error) {
             Refusal::Unknown => Sent::Whole,
@@ -211,6 +220,11 @@ impl Nodes {
             ))),
             Refusal::Passing(error) => {
                 self.forget_map();
+                Sent::Again(error)
+            }
+            Refusal::Apart(error) if apart => Sent::Done(Err(error)),
+            Refusal::Apart(error) => {
+                self.apart.store(true, Ordering::Relaxed);
                 Sent::Again(error)
             }
             Refusal::Final(error) => {
@@ -237,7 +251,7 @@ impl Nodes {
             self.send(&node, &open, &pipeline, turn.left()).await.map_err(|what| error::lost(what, true))?;
         match values.pop().unwrap_or_default() {
             Value::ServerError(error) => Err(match error::refusal(&error) {
-                Refusal::Passing(error) | Refusal::Final(error) => error,
+                Refusal::Passing(error) | Refusal::Apart(error) | Refusal::Final(error) => error,
                 Refusal::Moved | Refusal::Unknown => {
                     self.forget_map();
                     Error::new(ErrorKind::Unavailable, "the slot has moved to another node")

@@ -9,6 +9,8 @@ pub(crate) enum Refusal {
     Unknown,
     /// Another node owns the slot now.
     Moved,
+    /// Keys of several partitions may not meet in one command.
+    Apart(Error),
     /// Passes by itself: a slot on its way, a node that loads or that has not found its cluster yet.
     Passing(Error),
     /// Stays.
@@ -35,7 +37,7 @@ pub(crate) fn refusal(error: &ServerError) -> Refusal {
         "READONLY" => Refusal::Final(of(ErrorKind::ReadOnly, "the server is a replica")),
         "NOAUTH" | "WRONGPASS" => Refusal::Final(of(ErrorKind::AccessDenied, "wrong credentials")),
         "NOPERM" => Refusal::Final(of(ErrorKind::AccessDenied, "a right is missing")),
-        "CROSSSLOT" => Refusal::Final(of(ErrorKind::Incompatible, "keys lie in several slots")),
+        "CROSSSLOT" => Refusal::Apart(of(ErrorKind::Incompatible, "keys lie in several slots")),
         "WRONGTYPE" => Refusal::Final(Error::new(ErrorKind::Corrupt, "a stored key is not of its type")),
         // The text of an error inside a script may quote what is stored.
         _ => Refusal::Final(Error::new(

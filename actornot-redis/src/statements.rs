@@ -10,18 +10,29 @@ pub(crate) struct Verb {
     pub(crate) hash: LazyLock<String>,
     /// Changes nothing, so it may be sent again after a lost answer.
     pub(crate) reads: bool,
+    /// One call may hold several entities.
+    pub(crate) items: bool,
 }
 
 /// Without the first line Redis judges memory at each command, in the middle of a script.
 macro_rules! verb {
-    ($(#[$doc:meta])* $name:ident, $flags:literal, $($file:literal),+) => {
+    ($(#[$doc:meta])* $name:ident, $flags:literal, items $file:literal) => {
+        verb!($(#[$doc])* $name, $flags, true,
+            include_str!("../lua/prelude.lua"), "local function verb()\n",
+            include_str!(concat!("../lua/", $file, ".lua")), "end\n", include_str!("../lua/items.lua"));
+    };
+    ($(#[$doc:meta])* $name:ident, $flags:literal, $file:literal) => {
+        verb!($(#[$doc])* $name, $flags, false, include_str!(concat!("../lua/", $file, ".lua")));
+    };
+    ($(#[$doc:meta])* $name:ident, $flags:literal, $items:literal, $($text:expr),+) => {
         $(#[$doc])*
         pub(crate) static $name: Verb = {
-            const TEXT: &str = concat!($flags, "\n", $(include_str!(concat!("../lua/", $file, ".lua"))),+);
+            const TEXT: &str = concat!($flags, "\n", $($text),+);
             Verb {
                 text: TEXT,
                 hash: LazyLock::new(|| redis::Script::new(TEXT).get_hash().to_owned()),
                 reads: matches!($flags.as_bytes(), b"#!lua flags=no-writes"),
+                items: $items,
             }
         };
     };
@@ -29,27 +40,27 @@ macro_rules! verb {
 
 verb!(
     /// G1, G2, G7: appends, and tries the lock. Refused when memory is full.
-    ENQUEUE, "#!lua", "prelude", "enqueue"
+    ENQUEUE, "#!lua", items "enqueue"
 );
 verb!(
     /// G4: a staged send reaches its target. Refused when memory is full; it stays staged.
-    RELAY, "#!lua", "prelude", "relay"
+    RELAY, "#!lua", items "relay"
 );
 verb!(
     /// G3, G6: grants. Works when memory is full, as everything that is needed to drain.
-    TRY_LOCK, "#!lua flags=allow-oom", "prelude", "try_lock"
+    TRY_LOCK, "#!lua flags=allow-oom", items "try_lock"
 );
 verb!(
     /// G3, G4: commits.
-    UPDATE_LOCKED, "#!lua flags=allow-oom", "prelude", "update_locked"
+    UPDATE_LOCKED, "#!lua flags=allow-oom", items "update_locked"
 );
 verb!(
     /// G5: hands back.
-    RELEASE, "#!lua flags=allow-oom", "prelude", "release"
+    RELEASE, "#!lua flags=allow-oom", items "release"
 );
 verb!(
     /// G3: renews.
-    EXTEND_LOCK, "#!lua flags=allow-oom", "prelude", "extend_lock"
+    EXTEND_LOCK, "#!lua flags=allow-oom", items "extend_lock"
 );
 verb!(
     /// G4: forgets staged sends that have arrived.
@@ -61,29 +72,29 @@ verb!(
 );
 verb!(
     /// G6: a dead letter goes back to its queue.
-    REDRIVE, "#!lua flags=allow-oom", "prelude", "redrive"
+    REDRIVE, "#!lua flags=allow-oom", items "redrive"
 );
 verb!(
     /// G7: deletes an entity but for its fence and the ids it has seen.
-    PURGE, "#!lua flags=allow-oom", "prelude", "purge"
+    PURGE, "#!lua flags=allow-oom", items "purge"
 );
 verb!(
     /// An operator's stop.
-    PAUSE, "#!lua flags=allow-oom", "prelude", "pause"
+    PAUSE, "#!lua flags=allow-oom", items "pause"
 );
 verb!(
     /// An operator's go.
-    RESUME, "#!lua flags=allow-oom", "prelude", "resume"
+    RESUME, "#!lua flags=allow-oom", items "resume"
 );
 verb!(
     /// One committed moment of an entity.
-    LOOK, "#!lua flags=no-writes", "prelude", "look"
+    LOOK, "#!lua flags=no-writes", items "look"
 );
 verb!(
     /// The head of a queue.
-    PEEK, "#!lua flags=no-writes", "prelude", "peek"
+    PEEK, "#!lua flags=no-writes", items "peek"
 );
 verb!(
     /// G7: where messages are.
-    LOCATE, "#!lua flags=no-writes", "prelude", "locate"
+    LOCATE, "#!lua flags=no-writes", items "locate"
 );

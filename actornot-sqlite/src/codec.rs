@@ -2,15 +2,26 @@
 //!
 //! Nothing here fails on stored bytes: one damaged row must not take a slice of healthy neighbours with it.
 
-use actornot_core::{EntityId, Headers, MessageId, StoredMessage, StoredState};
+use actornot_core::{EntityId, Error, ErrorKind, Headers, MessageId, StoredMessage, StoredState};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+
+use crate::error::before_commit;
 
 /// One bound text for a whole slice.
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     // Only maps with keys that are no strings, and writers that fail, can fail here; there are neither.
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What a statement found, gathered in one text.
+pub(crate) fn found<T: DeserializeOwned>(row: &SqliteRow) -> Result<Vec<T>, Error> {
+    let bytes: Vec<u8> = row.try_get("found").map_err(before_commit)?;
+    serde_json::from_str(&String::from_utf8_lossy(&bytes)).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, format!("a stored row does not decode: {error}")).with_source(error)
+    })
 }
 
 /// The bytes of many payloads in one bound value, cut apart again by `substr`.

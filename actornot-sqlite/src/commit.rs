@@ -10,7 +10,7 @@ use crate::SqliteQueue;
 use crate::codec::{Bytes, json, millis, unsigned};
 use crate::error::before_commit;
 use crate::row::Row;
-use crate::slice::{Heads, Slice};
+use crate::slice::{Heads, Slice, Wanted, Wants};
 use crate::statements;
 
 /// What a commit turned out to be, before anything was changed.
@@ -27,7 +27,15 @@ impl SqliteQueue {
         commits: &[Commit],
     ) -> Result<Vec<Result<Updated, Error>>, Error> {
         let entities: BTreeSet<&EntityId> = commits.iter().flat_map(touched).collect();
-        let mut slice = Slice::load(&self.inner.writer, entities).await?;
+        let mut wants = Wants::default();
+        for commit in commits {
+            wants.ids.extend(sends(commit).map(|envelope| (&envelope.entity, &envelope.message.id)));
+            if let Next::Batch { max } = commit.next {
+                wants.queues.push((&commit.lease.entity, settled(commit)));
+                wants.most = wants.most.max(max);
+            }
+        }
+        let mut slice = Slice::load_with(&self.inner.writer, entities, wants).await?;
         // Nothing is changed before every commit was judged, so that a refused one leaves no trace.
         let missing = missing(&mut slice, commits).await?;
         let checks: Vec<Check> = commits.iter().map(|commit| check(&mut slice, commit, &missing)).collect();
@@ -37,8 +45,8 @@ impl SqliteQueue {
             .filter_map(|(commit, check)| matches!(check, Check::Apply).then_some(commit))
             .collect();
 
-        settle(&mut slice, &apply).await?;
-        send(&mut slice, &apply).await?;
+        settle(&mut slice, &apply)?;
+        send(&mut slice, &apply)?;
         let mut heads = go_on(&mut slice, commits, &checks).await?;
         let now = slice.now;
         let mut answers = Vec::with_capacity(commits.len());
@@ -66,27 +74,37 @@ fn sends(commit: &Commit) -> impl Iterator<Item = &Envelope> {
     })
 }
 
-/// The sequences a commit settles: what it acks, and the dead letter behind that.
+/// How many a commit says that it settles: what it acks, and the dead letter behind that.
+fn settled(commit: &Commit) -> usize {
+    commit.acked.len() + usize::from(matches!(commit.verdict, Verdict::DeadLetter { .. }))
+}
+
 fn settles(row: &Row, commit: &Commit) -> usize {
-    let dead = usize::from(matches!(commit.verdict, Verdict::DeadLetter { .. }));
-    (commit.acked.len() + dead).min(row.handed.len())
+    settled(commit).min(row.handed.len())
 }
 
 /// The rows with messages that a commit settles and that are not stored.
 async fn missing(slice: &mut Slice, commits: &[Commit]) -> Result<BTreeSet<i64>, Error> {
-    let mut named = Vec::new();
+    let (mut missing, mut asked) = (BTreeSet::new(), Vec::new());
     for commit in commits {
-        if let Some(row) = slice.row(&commit.lease.entity).filter(|row| row.is_held_by(commit.lease.nonce)) {
-            let settled = row.handed.iter().take(settles(row, commit));
-            named.extend(settled.map(|(seq, _)| (row.id, *seq)));
+        let row = slice.row(&commit.lease.entity).filter(|row| row.is_held_by(commit.lease.nonce));
+        let Some(row) = row.cloned() else { continue };
+        let queue = slice.queues.get(&row.id);
+        for (seq, _) in row.handed.iter().take(settles(&row, commit)) {
+            match queue.and_then(|queue| queue.held(*seq)) {
+                Some(true) => {}
+                Some(false) => _ = missing.insert(row.id),
+                None => asked.push((row.id, *seq)),
+            }
         }
     }
-    if named.is_empty() {
-        return Ok(BTreeSet::new());
+    if !asked.is_empty() {
+        let place = slice.tx.add(statements::MISSING, [json(&asked).into()])?;
+        for row in slice.tx.run().await?.rows(Some(place)) {
+            missing.insert(row.try_get("entity").map_err(before_commit)?);
+        }
     }
-    let query = sqlx::query(statements::MISSING).bind(json(&named));
-    let rows = query.fetch_all(slice.tx.connection()?).await.map_err(before_commit)?;
-    rows.iter().map(|row| row.try_get("entity").map_err(before_commit)).collect()
+    Ok(missing)
 }
 
 fn check(slice: &mut Slice, commit: &Commit, missing: &BTreeSet<i64>) -> Check {
@@ -130,13 +148,14 @@ fn check(slice: &mut Slice, commit: &Commit, missing: &BTreeSet<i64>) -> Check {
 }
 
 /// Removes what is settled, stores states and verdicts, raises fences.
-async fn settle(slice: &mut Slice, commits: &[&Commit]) -> Result<(), Error> {
+fn settle(slice: &mut Slice, commits: &[&Commit]) -> Result<(), Error> {
     let now = slice.now;
     let (mut settled, mut dead, mut states) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = Bytes::default();
     for commit in commits {
         let Some(row) = slice.row(&commit.lease.entity) else { continue };
         let count = settles(row, commit);
+        let gone = settled.len();
         settled.extend(row.handed.iter().take(count).map(|(seq, _)| (row.id, *seq)));
         match &commit.verdict {
             Verdict::Proceed => {
@@ -169,37 +188,29 @@ async fn settle(slice: &mut Slice, commits: &[&Commit]) -> Result<(), Error> {
             let (start, length) = bytes.push(&state.json);
             states.push((row.id, start, length, state.state_version));
         }
+        for (id, seq) in settled.iter().skip(gone) {
+            // The next batch is what stands behind them.
+            slice.queues.entry(*id).and_modify(|queue| queue.left(*seq));
+        }
     }
     if !dead.is_empty() {
-        let query = sqlx::query(statements::BURY).bind(json(&dead));
-        query.execute(slice.tx.connection()?).await.map_err(before_commit)?;
+        slice.tx.add(statements::BURY, [json(&dead).into()])?;
     }
     if !settled.is_empty() {
-        let query = sqlx::query(statements::SETTLE).bind(json(&settled));
-        query.execute(slice.tx.connection()?).await.map_err(before_commit)?;
+        slice.tx.add(statements::SETTLE, [json(&settled).into()])?;
     }
     if !states.is_empty() {
-        let query = sqlx::query(statements::SAVE_STATES).bind(json(&states)).bind(bytes.take());
-        query.execute(slice.tx.connection()?).await.map_err(before_commit)?;
+        slice.tx.add(statements::SAVE_STATES, [bytes.take().into(), json(&states).into()])?;
     }
     Ok(())
 }
 
 /// Sends join their targets in the same transaction: exactly once, because the commit is applied once.
-async fn send(slice: &mut Slice, commits: &[&Commit]) -> Result<(), Error> {
-    let mut all: Vec<&Envelope> = Vec::new();
-    for commit in commits {
-        all.extend(sends(commit));
+fn send(slice: &mut Slice, commits: &[&Commit]) -> Result<(), Error> {
+    for envelope in commits.iter().copied().flat_map(sends) {
+        slice.append(&envelope.entity, &envelope.message, u64::MAX, true);
     }
-    if all.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<_> = all.iter().map(|envelope| (&envelope.entity, &envelope.message.id)).collect();
-    slice.recall(&ids).await?;
-    for envelope in all {
-        slice.append(&envelope.entity, &envelope.message, u64::MAX);
-    }
-    slice.store().await
+    slice.store()
 }
 
 /// Reads what the holders that go on are handed next; after all sends, so that they see each other's.
@@ -210,11 +221,10 @@ async fn go_on(slice: &mut Slice, commits: &[Commit], checks: &[Check]) -> Resul
         let Some(row) = slice.row(&commit.lease.entity) else { continue };
         match (check, commit.next) {
             (Check::Apply, Next::Batch { max }) if row.is_ready(now) => {
-                wanted.push((row.id, i64::MIN, max.min(row.batch_limit).max(1)));
+                wanted.push(Wanted::next(row, max.min(row.batch_limit)));
             }
             (Check::Replay, _) if row.is_held_by(commit.lease.nonce) => {
-                let from = row.handed.first().map_or(0, |(seq, _)| *seq);
-                wanted.push((row.id, from, u32::try_from(row.handed.len()).unwrap_or(u32::MAX)));
+                wanted.push(Wanted::again(row));
             }
             _ => {}
         }

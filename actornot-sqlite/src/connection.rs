@@ -1,11 +1,14 @@
 //! The one connection that writes, and the transactions on it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow,
+};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions, Connection, Either, Executor as _};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
@@ -48,7 +51,7 @@ impl Writer {
         })
     }
 
-    /// Begins a transaction that holds SQLite's write lock. One deadline covers all that it waits for.
+    /// A transaction that holds SQLite's write lock from its first run on. One deadline covers all that it waits for.
     ///
     /// # Cancel safety
     /// Nothing is held: a transaction that was begun is dropped.
@@ -62,27 +65,15 @@ impl Writer {
             Some(line) => line.turn((deadline.left() / 2).min(Duration::from_secs(1))).await,
             None => None,
         };
-        let mut tx = Tx { connection, open: false, _turn: turn };
+        let mut tx =
+            Tx { connection, open: false, begun: false, batch: Batch::default(), deadline, _turn: turn };
         if tx.connection.is_none() {
             let connecting = connect(&self.options, self.memory, deadline).await;
             *tx.connection =
                 Some(connecting.map_err(|error| error::named(error, self.options.get_filename()))?);
         }
-        loop {
-            // Open before BEGIN is sent: whoever is dropped meanwhile must not leave it begun.
-            tx.open = true;
-            match sqlx::query(statements::BEGIN).execute(tx.connection()?).await {
-                Ok(_) => return Ok(tx),
-                // A busy connection began nothing and is as good as before; any other goes with the transaction.
-                Err(failed) if error::is_busy(&failed) => {
-                    tx.open = false;
-                    if !deadline.pause().await {
-                        return Err(error::before_commit(failed));
-                    }
-                }
-                Err(failed) => return Err(error::before_commit(failed)),
-            }
-        }
+        tx.add(statements::BEGIN, [])?;
+        Ok(tx)
     }
 }
 
@@ -120,19 +111,70 @@ impl Deadline {
 pub(crate) struct Tx {
     connection: OwnedMutexGuard<Option<SqliteConnection>>,
     open: bool,
+    begun: bool,
+    batch: Batch,
+    deadline: Deadline,
     _turn: Option<Turn>,
 }
 
 impl Tx {
-    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
-        self.connection.as_mut().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the connection was lost"))
+    /// Adds a statement to those that go with the next run; its place among their answers.
+    pub(crate) fn add<const N: usize>(
+        &mut self,
+        statement: &'static str,
+        values: [Value; N],
+    ) -> Result<usize, Error> {
+        self.batch.add(statement, values).map_err(error::before_commit)
     }
 
-    /// Makes it durable.
+    /// Runs what was added: one hand-over to the connection's thread.
+    pub(crate) async fn run(&mut self) -> Result<Answers, Error> {
+        self.send().await.map_err(|failed| error::before_commit(failed.error))
+    }
+
+    /// The connection, in the transaction.
+    pub(crate) async fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
+        if !self.batch.is_empty() {
+            self.run().await?;
+        }
+        self.connection.as_mut().ok_or_else(|| error::before_commit(sqlx::Error::WorkerCrashed))
+    }
+
+    /// Runs what was added and makes all of it durable.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        sqlx::query("COMMIT").execute(self.connection()?).await.map_err(error::at_commit)?;
+        let last = self.add(statements::COMMIT, [])?;
+        // A statement that fails ends the batch in front of COMMIT.
+        self.send().await.map_err(|failed| match failed.place == last {
+            true => error::at_commit(failed.error),
+            false => error::before_commit(failed.error),
+        })?;
         self.open = false;
         Ok(())
+    }
+
+    async fn send(&mut self) -> Result<Answers, Failed> {
+        let batch = std::mem::take(&mut self.batch);
+        loop {
+            // Open before BEGIN is sent: whoever is dropped meanwhile must not leave it begun.
+            self.open = true;
+            let Some(connection) = self.connection.as_mut() else {
+                return Err(Failed { place: 0, error: sqlx::Error::WorkerCrashed });
+            };
+            match batch.run(connection).await {
+                Ok(answers) => {
+                    self.begun = true;
+                    return Ok(answers);
+                }
+                // A busy connection began nothing and is as good as before; any other goes with the transaction.
+                Err(failed) if !self.begun && failed.place == 0 && error::is_busy(&failed.error) => {
+                    self.open = false;
+                    if !self.deadline.pause().await {
+                        return Err(failed);
+                    }
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
     }
 }
 
@@ -141,6 +183,106 @@ impl Drop for Tx {
         if self.open {
             *self.connection = None;
         }
+    }
+}
+
+/// What a `?` stands for; each stands for a value of its own, in their order.
+pub(crate) enum Value {
+    Number(i64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// Statements on their way. The first that fails is the last that runs.
+#[derive(Default)]
+pub(crate) struct Batch {
+    sql: String,
+    arguments: SqliteArguments,
+    statements: usize,
+}
+
+/// What each statement answered.
+pub(crate) struct Answers(Vec<Vec<SqliteRow>>);
+
+/// Which statement failed.
+pub(crate) struct Failed {
+    pub(crate) place: usize,
+    pub(crate) error: sqlx::Error,
+}
+
+impl Batch {
+    /// Adds a statement; its place among the answers.
+    pub(crate) fn add<const N: usize>(
+        &mut self,
+        statement: &'static str,
+        values: [Value; N],
+    ) -> Result<usize, sqlx::Error> {
+        if self.statements > 0 {
+            self.sql.push(';');
+        }
+        self.sql.push_str(statement);
+        for value in values {
+            let added = match value {
+                Value::Number(number) => self.arguments.add(number),
+                Value::Text(text) => self.arguments.add(text),
+                Value::Bytes(bytes) => self.arguments.add(bytes),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+        }
+        self.statements += 1;
+        Ok(self.statements - 1)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.statements == 0
+    }
+
+    /// Runs all of them in one hand-over. It may be run again: nothing of it is used up.
+    ///
+    /// # Cancel safety
+    /// The connection's thread may run any number of them.
+    pub(crate) async fn run(&self, connection: &mut SqliteConnection) -> Result<Answers, Failed> {
+        // Every text is a constant of `statements`.
+        let query = sqlx::query_with(AssertSqlSafe(self.sql.clone()), self.arguments.clone());
+        let mut stream = connection.fetch_many(query);
+        let (mut answers, mut rows) = (Vec::with_capacity(self.statements), Vec::new());
+        while let Some(step) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+            match step {
+                Ok(Either::Right(row)) => rows.push(row),
+                Ok(Either::Left(_)) => answers.push(std::mem::take(&mut rows)),
+                Err(error) => return Err(Failed { place: answers.len(), error }),
+            }
+        }
+        if answers.len() < self.statements {
+            // Nobody knows how far it came.
+            return Err(Failed { place: self.statements - 1, error: sqlx::Error::WorkerCrashed });
+        }
+        Ok(Answers(answers))
+    }
+}
+
+impl Answers {
+    /// Of the statement in this place; none of one that was not sent.
+    pub(crate) fn rows(&self, place: Option<usize>) -> &[SqliteRow] {
+        place.and_then(|place| self.0.get(place)).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -153,29 +295,29 @@ async fn connect(
     loop {
         // Several processes that turn WAL on at the same moment get BUSY at once, whatever the timeout says.
         match try_connect(options, memory).await {
-            Err(Failed::Sql(failed)) => {
+            Err(Refused::Sql(failed)) => {
                 if !error::is_busy(&failed) || !deadline.pause().await {
                     return Err(error::before_commit(failed));
                 }
             }
-            Err(Failed::Unsafe(refused)) => return Err(refused),
+            Err(Refused::Unsafe(refused)) => return Err(refused),
             Ok(connection) => return Ok(connection),
         }
     }
 }
 
-enum Failed {
+enum Refused {
     Sql(sqlx::Error),
     Unsafe(Error),
 }
 
-impl From<sqlx::Error> for Failed {
+impl From<sqlx::Error> for Refused {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<SqliteConnection, Failed> {
+async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<SqliteConnection, Refused> {
     let mut connection = options.connect().await?;
     if memory {
         return Ok(connection);
@@ -183,7 +325,7 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     let encoding: String = sqlx::query_scalar(statements::GET_ENCODING).fetch_one(&mut connection).await?;
     if encoding != "UTF-8" {
         let _ = connection.close().await;
-        return Err(Failed::Unsafe(Error::new(
+        return Err(Refused::Unsafe(Error::new(
             ErrorKind::Incompatible,
             format!(
                 "the database's encoding is {encoding}, which cannot be changed once it has tables, and payloads \
@@ -200,7 +342,7 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
     let synchronous: i64 = sqlx::query_scalar(statements::GET_SYNCHRONOUS).fetch_one(&mut connection).await?;
     if mode != "wal" || synchronous < 2 {
         let _ = connection.close().await;
-        return Err(Failed::Unsafe(Error::new(
+        return Err(Refused::Unsafe(Error::new(
             ErrorKind::Incompatible,
             format!(
                 "journal_mode is {mode} and synchronous is {synchronous} although WAL and FULL (2) were set, \

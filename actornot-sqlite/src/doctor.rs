@@ -10,7 +10,7 @@ impl SqliteQueue {
     /// Asks the connection that writes: it is the one whose settings count.
     pub(crate) async fn report(&self) -> Result<DurabilityReport, Error> {
         let mut tx = self.inner.writer.begin().await?;
-        let db = tx.connection()?;
+        let db = tx.connection().await?;
         let version: String =
             sqlx::query_scalar(statements::GET_VERSION).fetch_one(&mut *db).await.map_err(before_commit)?;
         let mode: String = sqlx::query_scalar(statements::GET_JOURNAL_MODE)

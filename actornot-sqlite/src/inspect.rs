@@ -82,8 +82,8 @@ impl Inspect for SqliteQueue {
         let rows = self.fetch(sqlx::query(statements::LOAD).bind(names)).await?;
         let Some(found) = rows.first() else { return Ok(None) };
         let now: i64 = found.try_get("now").map_err(before_commit)?;
-        let row = Row::decode(found).map_err(before_commit)?;
-        Ok(row.filter(|row| row.known != 0).map(|row| why(row, now)))
+        let mut rows = codec::found::<(usize, Row)>(found)?.into_iter();
+        Ok(rows.next().filter(|(_, row)| row.known != 0).map(|(_, row)| why(row, now)))
     }
 
     async fn dead_letters(
@@ -111,17 +111,18 @@ impl Inspect for SqliteQueue {
             Position::Head => {
                 let first = sqlx::query_scalar(statements::FIRST).bind(id);
                 let first: Option<i64> =
-                    first.fetch_one(slice.tx.connection()?).await.map_err(before_commit)?;
+                    first.fetch_one(slice.tx.connection().await?).await.map_err(before_commit)?;
                 first.map_or(tail, |first| first - 1)
             }
         };
         let revive = sqlx::query(statements::REVIVE).bind(number).bind(id).bind(seq);
-        let revived = revive.execute(slice.tx.connection()?).await.map_err(before_commit)?.rows_affected();
+        let revived =
+            revive.execute(slice.tx.connection().await?).await.map_err(before_commit)?.rows_affected();
         if revived == 0 {
             return Ok(false);
         }
         let remove = sqlx::query(statements::REVIVED).bind(number).bind(id);
-        remove.execute(slice.tx.connection()?).await.map_err(before_commit)?;
+        remove.execute(slice.tx.connection().await?).await.map_err(before_commit)?;
         if let Some(row) = slice.row(&letter.entity) {
             row.enter(1, now);
             row.pending += 1;
@@ -167,7 +168,11 @@ impl Inspect for SqliteQueue {
         };
         let id = row.id;
         for statement in statements::PURGE {
-            sqlx::query(statement).bind(id).execute(slice.tx.connection()?).await.map_err(before_commit)?;
+            sqlx::query(statement)
+                .bind(id)
+                .execute(slice.tx.connection().await?)
+                .await
+                .map_err(before_commit)?;
         }
         slice.commit().await?;
         Ok(true)

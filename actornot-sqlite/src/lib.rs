@@ -118,7 +118,7 @@ impl SqliteQueue {
             return query.fetch_all(&self.inner.readers).await.map_err(error::before_commit);
         }
         let mut tx = self.inner.writer.begin().await?;
-        let rows = query.fetch_all(tx.connection()?).await.map_err(error::before_commit)?;
+        let rows = query.fetch_all(tx.connection().await?).await.map_err(error::before_commit)?;
         tx.commit().await?;
         Ok(rows)
     }

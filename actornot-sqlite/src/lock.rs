@@ -7,15 +7,21 @@ use actornot_core::{EntityId, Error, Grant, HandedOut, Lease, LockRequest, Store
 use crate::SqliteQueue;
 use crate::codec::millis;
 use crate::row::Row;
-use crate::slice::Slice;
+use crate::slice::{Slice, Wanted, Wants};
 
 impl SqliteQueue {
     pub(crate) async fn lock_slice(
         &self,
         items: &[TryLock],
     ) -> Result<Vec<Result<Option<Grant>, Error>>, Error> {
-        let mut slice =
-            Slice::load(&self.inner.writer, items.iter().map(|item| &item.entity).collect()).await?;
+        let entities = || items.iter().map(|item| &item.entity);
+        let wants = Wants {
+            states: entities().collect(),
+            queues: entities().map(|entity| (entity, 0)).collect(),
+            most: items.iter().map(|item| item.request.max_batch).max().unwrap_or(1),
+            ..Wants::default()
+        };
+        let mut slice = Slice::load_with(&self.inner.writer, entities().collect(), wants).await?;
         let wanted: Vec<_> = items.iter().map(|item| (&item.entity, &item.request)).collect();
         let mut grants = slice.lock(&wanted).await?;
         slice.commit().await?;
@@ -41,7 +47,7 @@ impl SqliteQueue {
 }
 
 impl Slice {
-    /// Grants what can be granted: two statements for any number of requests.
+    /// Grants what can be granted: at most one statement for any number of requests, whose states were loaded.
     pub(crate) async fn lock(
         &mut self,
         items: &[(&EntityId, &LockRequest)],
@@ -53,25 +59,23 @@ impl Slice {
             let Some(row) = self.row(entity) else { continue };
             if row.is_held_by(request.nonce) && !row.handed.is_empty() {
                 // The reply was lost: the same grant again, counted once.
-                let from = row.handed.first().map_or(0, |(seq, _)| *seq);
-                heads.push((row.id, from, u32::try_from(row.handed.len()).unwrap_or(u32::MAX)));
+                heads.push(Wanted::again(row));
                 granted.push((*entity, *request, row.id, true));
             } else if row.nonce.as_deref() != Some(&request.nonce.to_string())
                 && !row.is_leased(now)
                 && row.is_ready(now)
             {
                 row.take_over();
-                heads.push((row.id, i64::MIN, request.max_batch.min(row.batch_limit).max(1)));
+                heads.push(Wanted::next(row, request.max_batch.min(row.batch_limit)));
                 granted.push((*entity, *request, row.id, false));
             }
         }
         let mut heads = self.heads(&heads).await?;
-        let ids: Vec<i64> = granted.iter().map(|(_, _, id, _)| *id).collect();
-        let mut states = self.states(&ids).await?;
 
         let mut grants = BTreeMap::new();
         for (entity, request, id, again) in granted {
             let messages = heads.remove(&id).unwrap_or_default();
+            let state = self.states.remove(&id);
             let Some(row) = self.row(entity) else { continue };
             if messages.is_empty() {
                 row.mend(entity);
@@ -89,10 +93,7 @@ impl Slice {
                 fence: row.fence,
                 length: request.length,
             };
-            grants.insert(
-                entity.clone(),
-                Grant { lease, state: states.remove(&id), batch: row.batch(messages) },
-            );
+            grants.insert(entity.clone(), Grant { lease, state, batch: row.batch(messages) });
         }
         Ok(grants)
     }

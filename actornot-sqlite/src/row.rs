@@ -1,27 +1,35 @@
 //! The stored row of an entity, and what may become of it. No SQL here: the rules of the verbs, once.
 
-use actornot_core::{EntityId, Limits, Nonce, StoredMessage, Waiting};
-use serde::Serialize;
-use sqlx::Row as _;
+use actornot_core::{EntityId, Error, Limits, NewMessage, Nonce, StoredMessage, Waiting};
+use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, ValueRef as _};
 
-use crate::codec::{small, unsigned};
+use crate::codec::{self, small, unsigned};
+use crate::error::before_commit;
 
-/// One entity's row; times in milliseconds of SQLite's clock.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One entity's row; times in milliseconds of SQLite's clock. In the order in which it is loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) id: i64,
+    #[serde(deserialize_with = "positive")]
     pub(crate) fence: u64,
     pub(crate) nonce: Option<String>,
     pub(crate) deadline: Option<i64>,
     pub(crate) last_commit: Option<String>,
     /// What the current grant handed out and has not settled: sequence and id.
+    #[serde(deserialize_with = "handed")]
     pub(crate) handed: Vec<(i64, String)>,
+    #[serde(deserialize_with = "count")]
     pub(crate) deliveries: u32,
+    #[serde(deserialize_with = "count")]
     pub(crate) charged: u32,
+    #[serde(deserialize_with = "count")]
     pub(crate) batch_limit: u32,
     /// Queued and delayed.
+    #[serde(deserialize_with = "positive")]
     pub(crate) pending: u64,
+    #[serde(deserialize_with = "positive")]
     pub(crate) queued: u64,
     /// The highest sequence ever given, to a queued or a delayed message.
     pub(crate) tail: i64,
@@ -34,6 +42,24 @@ pub(crate) struct Row {
     pub(crate) last_error: Option<String>,
     /// Zero after a purge: the row stays for its fence, but nobody sees it until the next post.
     pub(crate) known: i64,
+}
+
+// Nothing here fails on what somebody wrote by hand: one damaged row must not take its neighbours with it.
+
+fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    i64::deserialize(from).map(unsigned)
+}
+
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    i64::deserialize(from).map(small)
+}
+
+fn handed<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(i64, String)>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!(%error, "stored hand-out does not decode; its lease runs out and it is handed out again");
+        Vec::new()
+    }))
 }
 
 impl Row {
@@ -62,36 +88,6 @@ impl Row {
         }
     }
 
-    pub(crate) fn decode(row: &SqliteRow) -> Result<Option<Self>, sqlx::Error> {
-        let Some(id) = row.try_get("id")? else { return Ok(None) };
-        let handed: String = row.try_get("handed")?;
-        let handed = serde_json::from_str(&handed).unwrap_or_else(|error| {
-            tracing::warn!(%error, "stored hand-out does not decode; its lease runs out and it is handed out again");
-            Vec::new()
-        });
-        Ok(Some(Self {
-            id,
-            fence: unsigned(row.try_get("fence")?),
-            nonce: row.try_get("nonce")?,
-            deadline: row.try_get("deadline")?,
-            last_commit: row.try_get("last_commit")?,
-            handed,
-            deliveries: small(row.try_get("deliveries")?),
-            charged: small(row.try_get("charged")?),
-            batch_limit: small(row.try_get("batch_limit")?),
-            pending: unsigned(row.try_get("pending")?),
-            queued: unsigned(row.try_get("queued")?),
-            tail: row.try_get("tail")?,
-            since: row.try_get("since")?,
-            delayed_at: row.try_get("delayed_at")?,
-            wait_why: row.try_get("wait_why")?,
-            wait_until: row.try_get("wait_until")?,
-            paused: row.try_get("paused")?,
-            last_error: row.try_get("last_error")?,
-            known: row.try_get("known")?,
-        }))
-    }
-
     /// Locked by this grant, whether or not its lease has run out meanwhile.
     pub(crate) fn is_held_by(&self, nonce: Nonce) -> bool {
         self.deadline.is_some() && self.nonce.as_deref() == Some(&nonce.to_string())
@@ -99,7 +95,7 @@ impl Row {
 
     /// A lease that still counts. One that ends later than the longest lease was left by a clock that was set back.
     pub(crate) fn is_leased(&self, now: i64) -> bool {
-        let longest = crate::codec::millis(Limits::LEASE);
+        let longest = codec::millis(Limits::LEASE);
         self.deadline.is_some_and(|deadline| now < deadline && deadline <= now.saturating_add(longest))
     }
 
@@ -199,5 +195,72 @@ pub(crate) struct Saved<'a> {
 impl<'a> Saved<'a> {
     pub(crate) fn new(entity: &'a EntityId, row: &'a Row) -> Self {
         Self { kind: entity.kind(), key: entity.key(), wake_at: row.wake_at(), row }
+    }
+}
+
+/// What is known of an entity's queue inside a transaction, without asking for it again. Begins empty where nothing was read: then it knows what joins, and that is all there is if nothing was queued.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// How many were asked for, from the first on, if it was read.
+    limit: Option<usize>,
+    /// What was read; without its message where that was not needed.
+    read: Vec<(i64, Option<StoredMessage>)>,
+    /// So many were read at first.
+    found: usize,
+    joined: Vec<(i64, Option<StoredMessage>)>,
+}
+
+impl Queue {
+    /// One whose first messages are being read.
+    pub(crate) fn read(limit: i64) -> Self {
+        Self { limit: usize::try_from(limit).ok(), ..Self::default() }
+    }
+
+    /// The next message that was read.
+    pub(crate) fn push(&mut self, row: &SqliteRow) -> Result<(), Error> {
+        let seq = row.try_get("seq").map_err(before_commit)?;
+        let bare = row.try_get_raw("payload").map_err(before_commit)?.is_null();
+        let message = if bare { None } else { Some(codec::message(row).map_err(before_commit)?) };
+        self.read.push((seq, message));
+        self.found += 1;
+        Ok(())
+    }
+
+    /// A message that this transaction puts at the tail; without it where nobody will ask.
+    pub(crate) fn joined(&mut self, seq: i64, message: Option<&NewMessage>) {
+        let message = message.map(|message| StoredMessage {
+            id: message.id.clone(),
+            payload: message.payload.clone(),
+            headers: message.headers.clone(),
+        });
+        self.joined.push((seq, message));
+    }
+
+    /// A message that this transaction settles.
+    pub(crate) fn left(&mut self, seq: i64) {
+        self.read.retain(|(read, _)| *read != seq);
+    }
+
+    /// Whether it was read to its end.
+    fn is_whole(&self) -> bool {
+        self.limit.is_some_and(|limit| self.found < limit)
+    }
+
+    /// Whether a message was stored before this transaction, if that is known.
+    pub(crate) fn held(&self, seq: i64) -> Option<bool> {
+        let read = self.read.iter().any(|(read, _)| *read == seq);
+        if read { Some(true) } else { self.is_whole().then_some(false) }
+    }
+
+    /// The first `count`, of `queued` by the row's account; `None` if they must be read.
+    pub(crate) fn head(&self, count: u32, queued: u64) -> Option<Vec<(i64, StoredMessage)>> {
+        let count = usize::try_from(queued.min(u64::from(count))).unwrap_or(usize::MAX);
+        let alone =
+            self.limit.is_none() && usize::try_from(queued).is_ok_and(|queued| queued == self.joined.len());
+        let joined = if alone || self.is_whole() { self.joined.as_slice() } else { &[] };
+        let known = self.read.iter().chain(joined).take(count);
+        let head: Option<Vec<_>> = known.map(|(seq, message)| Some((*seq, message.clone()?))).collect();
+        // Fewer than the row says: somebody deleted some by hand, or they were not read.
+        head.filter(|head| head.len() == count)
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const VERSION: i64 = 1;
 /// Creates the schema if it is missing. Behind the write lock, so any number of processes may do it at once.
 pub(crate) async fn ensure(writer: &Writer) -> Result<(), Error> {
     let mut tx = writer.begin().await?;
-    let connection = tx.connection()?;
+    let connection = tx.connection().await?;
     let exists: i64 = sqlx::query_scalar(statements::HAS_META)
         .fetch_one(&mut *connection)
         .await

@@ -4,6 +4,9 @@
 //! depend on the number of entities or messages. `CROSS JOIN` fixes the order of the loops: the slice outside, one
 //! index search for each of its items inside, whatever the planner's statistics say. Payloads and states travel as
 //! one byte string that is cut by `substr`: byte for byte, and without a second round of JSON escaping.
+//!
+//! Verbs send several of them at once, so each `?` is the next value. `(SELECT ?)` where a value is compared with an
+//! indexed column or limits: SQLite plans a statement anew whenever such a value changes.
 
 /// Now, in milliseconds, on the only clock that counts: SQLite's.
 macro_rules! now {
@@ -14,22 +17,25 @@ macro_rules! now {
 
 /// G3, G10: the write lock is taken before anything is read, so that what is decided on cannot change underneath.
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// G1: what a call did is on the disk.
+pub(crate) const COMMIT: &str = "COMMIT";
 
-/// G3: the rows of a slice and the clock they are judged by, read behind the write lock.
+/// G3: the rows of a slice and the clock they are judged by, read behind the write lock. In one answer: each row of
+/// an answer is handed over by itself.
 pub(crate) const LOAD: &str = concat!(
-    "SELECT j.key AS position, ",
+    "SELECT ",
     now!(),
     " AS now, (SELECT coalesce(max(id), 0) FROM actornot_entity) AS last_id,
-       e.id, e.fence, e.nonce, e.deadline, e.last_commit, e.handed, e.deliveries, e.charged, e.batch_limit,
-       e.pending, e.queued, e.tail, e.since, e.delayed_at, e.wait_why, e.wait_until, e.paused, e.last_error, e.known
-     FROM json_each(?1) j
-     LEFT JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1"
+       (SELECT json_group_array(json_array(j.key, json_array(e.id, e.fence, e.nonce, e.deadline, e.last_commit, e.handed,
+          e.deliveries, e.charged, e.batch_limit, e.pending, e.queued, e.tail, e.since, e.delayed_at, e.wait_why,
+          e.wait_until, e.paused, e.last_error, e.known)))
+        FROM json_each(?) j CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1) AS found"
 );
 
 /// G3, G5: the decided rows, whole; the index on `wake_at` follows. Items are parsed once (`jsonb`,
 /// materialized), for `json_each` writes an item's text anew for each of the columns: worth 40 % of a slice.
 pub(crate) const SAVE: &str = "
-    WITH slice(value) AS MATERIALIZED (SELECT jsonb(value) FROM json_each(?1))
+    WITH slice(value) AS MATERIALIZED (SELECT jsonb(value) FROM json_each(?))
     INSERT INTO actornot_entity (id, kind, key, fence, nonce, deadline, last_commit, handed, deliveries, charged,
       batch_limit, pending, queued, tail, since, delayed_at, wait_why, wait_until, paused, last_error, known, wake_at)
     SELECT value->>'id', value->>'kind', value->>'key', value->>'fence', value->>'nonce', value->>'deadline',
@@ -51,87 +57,105 @@ pub(crate) const PROMOTE: &str = "
     INSERT INTO actornot_message (entity, seq, id, payload, headers)
     SELECT d.entity, e.tail + row_number() OVER (PARTITION BY d.entity ORDER BY d.due_at, d.n),
       d.id, d.payload, d.headers
-    FROM json_each(?1) j
+    FROM json_each(?) j
     CROSS JOIN actornot_entity e ON e.id = j.value
-    CROSS JOIN actornot_delayed d ON d.entity = e.id AND d.due_at <= ?2";
+    CROSS JOIN actornot_delayed d ON d.entity = e.id AND d.due_at <= (SELECT ?)";
 
 /// G2: and are delayed no more.
 pub(crate) const PROMOTED: &str = "
-    DELETE FROM actornot_delayed WHERE entity IN (SELECT value FROM json_each(?1)) AND due_at <= ?2";
+    DELETE FROM actornot_delayed WHERE entity IN (SELECT value FROM json_each(?)) AND due_at <= (SELECT ?)";
 
 /// G2: how far the tail moved by that, and when the next one is due.
 pub(crate) const TAILS: &str = "
     SELECT j.key AS position,
       (SELECT max(seq) FROM actornot_message WHERE entity = j.value) AS tail,
       (SELECT min(due_at) FROM actornot_delayed WHERE entity = j.value) AS delayed_at
-    FROM json_each(?1) j";
+    FROM json_each(?) j";
 
 /// G7: which of these ids were accepted within their retention.
-pub(crate) const SEEN: &str = "
-    SELECT j.key AS position FROM json_each(?1) j
-    CROSS JOIN actornot_seen s ON s.entity = j.value->>0 AND s.id = j.value->>1
-    WHERE s.expires > ?2";
+pub(crate) const SEEN: &str = concat!(
+    "SELECT json_group_array(j.key) AS found FROM json_each(?) j
+     CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
+     CROSS JOIN actornot_seen s ON s.entity = e.id AND s.id = j.value->>2
+     WHERE s.expires > (SELECT ",
+    now!(),
+    ")"
+);
 
 /// G7: remembers accepted ids.
 pub(crate) const REMEMBER: &str = "
     INSERT INTO actornot_seen (entity, id, expires)
-    SELECT value->>0, value->>1, value->>2 FROM json_each(?1) WHERE true
+    SELECT value->>0, value->>1, value->>2 FROM json_each(?) WHERE true
     ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires";
 
 /// G7, G9: forgets ids whose retention is over, at most so many, so that no post pays for a day of others.
 pub(crate) const FORGET: &str = "
     DELETE FROM actornot_seen WHERE (entity, id) IN
-      (SELECT entity, id FROM actornot_seen WHERE expires <= ?1 ORDER BY expires LIMIT ?2)";
+      (SELECT entity, id FROM actornot_seen WHERE expires <= (SELECT ?) ORDER BY expires LIMIT (SELECT ?))";
 
 /// G1, G2: messages at the tail, byte for byte.
 pub(crate) const APPEND: &str = "
     INSERT INTO actornot_message (entity, seq, id, payload, headers)
-    SELECT value->>0, value->>1, value->>2, CAST(substr(?2, value->>3, value->>4) AS TEXT), value->>5
-    FROM json_each(?1)";
+    SELECT value->>0, value->>1, value->>2, CAST(substr(?, value->>3, value->>4) AS TEXT), value->>5
+    FROM json_each(?)";
 
 /// G1, G2: messages that join the tail later.
 pub(crate) const DELAY: &str = "
     INSERT INTO actornot_delayed (entity, n, id, payload, headers, due_at)
-    SELECT value->>0, value->>1, value->>2, CAST(substr(?2, value->>3, value->>4) AS TEXT), value->>5, value->>6
-    FROM json_each(?1)";
+    SELECT value->>0, value->>1, value->>2, CAST(substr(?, value->>3, value->>4) AS TEXT), value->>5, value->>6
+    FROM json_each(?)";
 
 /// G2: the first messages of each entity from a sequence on. The inner limit is the slice's largest batch, so the
 /// cost does not depend on how many are queued.
 pub(crate) const HEAD: &str = "
     SELECT j.key AS position, m.seq, m.id, m.payload, m.headers
-    FROM json_each(?1) j
+    FROM json_each(?) j
     CROSS JOIN actornot_message m ON m.entity = j.value->>0 AND m.seq >= j.value->>1
       AND m.seq <= (SELECT max(seq) FROM (SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM
         (SELECT h.seq FROM actornot_message h WHERE h.entity = j.value->>0 AND h.seq >= j.value->>1
-         ORDER BY h.seq LIMIT ?2)) WHERE place <= j.value->>2)
+         ORDER BY h.seq LIMIT (SELECT ?))) WHERE place <= j.value->>2)
+    ORDER BY j.key, m.seq";
+
+/// G2, G4: the same before the rows are known; without the payloads of what a commit settles, which end at the place
+/// that it names in what was handed out.
+pub(crate) const QUEUES: &str = "
+    SELECT j.key AS position, m.seq, m.id, m.headers,
+      CASE WHEN m.seq <= CASE WHEN json_valid(e.handed) THEN e.handed->>(j.value->>2) END THEN NULL ELSE m.payload END AS payload
+    FROM json_each(?) j
+    CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
+    CROSS JOIN actornot_message m ON m.entity = e.id
+      AND m.seq <= (SELECT max(seq) FROM
+        (SELECT h.seq FROM actornot_message h WHERE h.entity = e.id ORDER BY h.seq LIMIT (SELECT ?)))
     ORDER BY j.key, m.seq";
 
 /// G4: the committed states that go with grants.
 pub(crate) const STATES: &str = "
     SELECT j.key AS position, s.json, s.version, s.state_version
-    FROM json_each(?1) j CROSS JOIN actornot_state s ON s.entity = j.value";
+    FROM json_each(?) j
+    CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
+    CROSS JOIN actornot_state s ON s.entity = e.id";
 
 /// G4: new states, byte for byte.
 pub(crate) const SAVE_STATES: &str = "
     INSERT INTO actornot_state (entity, json, version, state_version)
-    SELECT value->>0, CAST(substr(?2, value->>1, value->>2) AS TEXT), 1, value->>3 FROM json_each(?1) WHERE true
+    SELECT value->>0, CAST(substr(?, value->>1, value->>2) AS TEXT), 1, value->>3 FROM json_each(?) WHERE true
     ON CONFLICT (entity) DO UPDATE SET
       json = excluded.json, version = version + 1, state_version = excluded.state_version";
 
 /// G4: which of the messages named by a slice of commits are not stored; those commits change nothing.
 pub(crate) const MISSING: &str = "
-    SELECT j.value->>0 AS entity FROM json_each(?1) j
+    SELECT j.value->>0 AS entity FROM json_each(?) j
     WHERE NOT EXISTS (SELECT 1 FROM actornot_message m WHERE m.entity = j.value->>0 AND m.seq = j.value->>1)";
 
 /// G4: removes settled messages, each named by its sequence.
 pub(crate) const SETTLE: &str = "
-    DELETE FROM actornot_message WHERE (entity, seq) IN (SELECT value->>0, value->>1 FROM json_each(?1))";
+    DELETE FROM actornot_message WHERE (entity, seq) IN (SELECT value->>0, value->>1 FROM json_each(?))";
 
 /// G6: copies messages to the dead letters, byte for byte.
 pub(crate) const BURY: &str = "
     INSERT INTO actornot_dead (kind, entity, id, payload, headers, error, attempts)
     SELECT e.kind, m.entity, m.id, m.payload, m.headers, j.value->>2, j.value->>3
-    FROM json_each(?1) j
+    FROM json_each(?) j
     CROSS JOIN actornot_entity e ON e.id = j.value->>0
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq = j.value->>1";
 

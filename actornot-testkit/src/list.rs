@@ -24,6 +24,7 @@ macro_rules! for_each_behaviour {
                 a_delayed_message_joins_the_tail_when_it_falls_due: G2,
                 thousands_that_fall_due_at_once_keep_their_order: G2,
                 the_lock_of_the_same_trip_sees_the_message: G5,
+                a_post_that_gets_the_lock_is_handed_what_was_queued_before: G2,
                 a_lock_that_is_held_is_not_granted_to_a_post: G3,
                 a_post_does_not_shorten_a_wait: G2,
                 an_emptied_queue_keeps_its_order: G2,
@@ -85,6 +86,7 @@ macro_rules! for_each_behaviour {
                 a_dead_letter_comes_behind_an_acknowledged_prefix: G6,
                 a_redriven_letter_is_moved_to_the_end_that_was_asked_for: G6,
                 a_letter_redriven_during_a_run_has_its_own_attempts: G6,
+                letters_redriven_during_a_run_do_not_hide_what_it_settles: G6,
                 a_resumed_entity_runs_with_fresh_attempts: G6,
             }
             slice {

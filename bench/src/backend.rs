@@ -50,8 +50,18 @@ pub(crate) trait Backend: Send + Sync {
     /// A place that nobody has used.
     fn place(&self) -> Place;
 
+    /// The URL of an empty database, where there can be several on a server.
+    async fn fresh_database(&self) -> Result<String> {
+        Err("this backend has one database".into())
+    }
+
     /// A connection that writes single rows by itself.
     async fn writer(&self) -> Result<Box<dyn Writer>>;
+
+    /// Completes when the server is done with what it does behind what was measured before.
+    async fn settled(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// What the server holds of a place.
     async fn sizes(&self, place: &Place) -> Result<Vec<Size>>;

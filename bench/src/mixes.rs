@@ -60,6 +60,7 @@ pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> R
     let (mut raw, mut raw_64_kib) = (Vec::new(), Vec::new());
     let mut seen: Vec<Vec<(Ran, f64)>> = loads.iter().map(|_| Vec::new()).collect();
     for repetition in 1..=plan.repetitions {
+        backend.settled().await?;
         let small = raw::limit(backend, plan.time / 2, "{\"delta\":1}").await?;
         let large = raw::limit(backend, plan.time / 2, &"x".repeat(KIB_64)).await?;
         eprintln!(
@@ -71,6 +72,7 @@ pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> R
             large.rate
         );
         for (load, seen) in loads.iter().zip(&mut seen) {
+            backend.settled().await?;
             let station = Station::open(kind, &backend.place(), load.keys).await?;
             let ran = station.run(load).await?;
             station.close().await?;

@@ -34,7 +34,9 @@ const USAGE: &str = "usage: cargo xtask <task>
           a command of yours while the database servers are up, which it finds in its environment
   images  makes images of the servers where no registry can be reached, and tests the way through Docker
   bench [--quick] [--out DIR] [BACKEND ..]
-          the speed of each backend as a ratio against its raw limit, over servers as `test` has them";
+          the speed of each backend as a ratio against its raw limit, over servers as `test` has them
+  bench --peers [--repetitions N] [--out FILE]
+          the same work done by other crates, on PostgreSQL";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,7 +76,12 @@ fn bench(arguments: &[&str]) -> ExitCode {
     servers::install(&mut steps);
     steps.step("speed", "see what is printed above", || {
         let bench = ["run", "--release", "--package", "actornot-bench", "--"];
-        cargo(&[&bench[..], arguments].concat()).run()
+        let peers =
+            ["run", "--release", "--manifest-path", "bench/peers/Cargo.toml", "--target-dir", "target", "--"];
+        match arguments {
+            ["--peers", arguments @ ..] => cargo(&[&peers[..], arguments].concat()).run(),
+            _ => cargo(&[&bench[..], arguments].concat()).run(),
+        }
     });
     steps.finish()
 }

@@ -36,11 +36,11 @@ for _, key in ipairs(KEYS) do
     if left > 0 then redis.call('PEXPIRE', key, math.max(1, left - ms)) end
   elseif letter == 'e' then
     -- deadline, since, until, delayed_at, seen_until
-    local row = cmsgpack.unpack(redis.call('GET', key))
+    local row = {cmsgpack.unpack(redis.call('HGET', key, 'row'))}
     for _, field in ipairs({3, 13, 15, 19, 22}) do
       if row[field] then row[field] = row[field] - ms end
     end
-    redis.call('SET', key, cmsgpack.pack(row))
+    redis.call('HSET', key, 'row', cmsgpack.pack(unpack(row, 1, 22)))
   end
 end
 return 1"#;
@@ -128,7 +128,7 @@ impl Outside {
     }
 
     pub(crate) fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {
-        let (mut connection, key) = self.find(&format!(":m:{entity}"));
+        let (mut connection, key) = self.find(&format!(":e:{entity}"));
         let bodies: BTreeMap<String, Vec<u8>> =
             redis::cmd("HGETALL").arg(&key).query(&mut connection).unwrap();
         for (field, value) in bodies {
@@ -142,7 +142,7 @@ impl Outside {
     }
 
     pub(crate) fn corrupt_state(&self, entity: &EntityId, json: &str) {
-        let (mut connection, key) = self.find(&format!(":z:{entity}"));
+        let (mut connection, key) = self.find(&format!(":e:{entity}"));
         redis::cmd("HSET").arg(key).arg("json").arg(json).exec(&mut connection).unwrap();
     }
 

@@ -1,7 +1,7 @@
 //! What becomes of a post: G1 durable, G2 in order, G7 once, G9 bounded.
 
 use actornot_core::Admission::{Accepted, Duplicate, Full};
-use actornot_core::{Enqueue, EntityId, Headers, NewMessage, Waiting};
+use actornot_core::{Enqueue, EntityId, Headers, LockRequest, NewMessage, Waiting};
 
 use crate::lab::{DAY, Lab, MINUTE, delayed, entity, id, message, messages, names};
 use crate::verdict::{Check, scene};
@@ -228,6 +228,31 @@ pub(crate) async fn thousands_that_fall_due_at_once_keep_their_order(lab: &Lab) 
         None,
         first.map(|(expected, observed)| format!("{observed}, not {expected}")),
     )
+}
+
+pub(crate) async fn a_post_that_gets_the_lock_is_handed_what_was_queued_before(lab: &Lab) -> Check {
+    let scene = scene!(G2, given "messages that nobody runs", when "others are posted and the lock wanted for a batch of as many", usually "a batch is made of what the call itself brought");
+    let queue = lab.open().await;
+    for (key, max_batch) in [("alice", 1), ("bob", 2), ("carol", 3)] {
+        let key = entity(key);
+        queue.post_all(&key, messages(&["a", "b"])).await?;
+        let lock = Some(LockRequest { max_batch, ..queue.lock_request() });
+        let item = Enqueue { lock, ..queue.enqueue(&key, messages(&["c", "d"])) };
+        let grant = match queue.send_item(&item).await?.grant {
+            Some(grant) => grant,
+            None => queue.lock_at_most(&key, max_batch).await?,
+        };
+        let batch = names(&grant.batch);
+        scene.holds(
+            "a batch of what was asked for",
+            (1..=max_batch as usize).contains(&batch.len()),
+            &batch,
+        )?;
+        queue.commit(&queue.draft(&grant).release()).await?;
+        let order: Vec<String> = batch.into_iter().chain(queue.drain(&key).await?).collect();
+        scene.same("the order", vec!["a", "b", "c", "d"], order)?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn the_lock_of_the_same_trip_sees_the_message(lab: &Lab) -> Check {

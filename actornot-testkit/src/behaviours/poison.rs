@@ -1,6 +1,6 @@
 //! Messages that fail: G6 counted, isolated, buried, brought back.
 
-use actornot_core::{Headers, NewMessage, Position, Updated, Verdict, Waiting};
+use actornot_core::{Headers, NewMessage, Next, Position, Updated, Verdict, Waiting};
 
 use crate::lab::{Lab, MINUTE, PAST_LEASE, entity, message, messages, names};
 use crate::verdict::{Check, scene};
@@ -165,6 +165,28 @@ pub(crate) async fn a_redriven_letter_is_moved_to_the_end_that_was_asked_for(lab
     scene.same("it is due", true, queue.is_due(&alice).await?)?;
     let order = queue.drain(&alice).await?;
     scene.same("the order", vec!["y", "queued", "x"], order)
+}
+
+pub(crate) async fn letters_redriven_during_a_run_do_not_hide_what_it_settles(lab: &Lab) -> Check {
+    let scene = scene!(G6, given "a run of one message, and three dead letters", when "the letters are redriven to the head before it commits", usually "what it settles is looked for among the first of the queue");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, messages(&["x", "y", "z", "handed", "after"])).await?;
+    for _ in 0..3 {
+        let grant = queue.lock_at_most(&alice, 1).await?;
+        queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
+    }
+    let grant = queue.lock_at_most(&alice, 1).await?;
+    scene.same("the batch", vec!["handed"], names(&grant.batch))?;
+    for letter in queue.queue.dead_letters("thing", None, 10).await? {
+        scene.same("the redrive", true, queue.queue.redrive(&letter, Position::Head).await?)?;
+    }
+    let mut next = queue.draft(&grant).state("1");
+    next.0.next = Next::Batch { max: 1 };
+    let updated = queue.commit(&next).await?;
+    let Updated::Continue { batch, .. } = &updated else { return scene.holds("it goes on", false, &updated) };
+    scene.same("the next batch", vec!["z"], names(batch))?;
+    queue.release(&grant.lease).await?;
+    scene.same("the rest", vec!["z", "y", "x", "after"], queue.drain(&alice).await?)
 }
 
 pub(crate) async fn a_letter_redriven_during_a_run_has_its_own_attempts(lab: &Lab) -> Check {

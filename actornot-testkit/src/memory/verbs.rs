@@ -41,6 +41,11 @@ impl Store {
             _ => None,
         };
         let admissions = item.messages.iter().map(|message| self.admit(item, message)).collect();
+        if bug == Some(Bug::PostOvertakesBacklog) && item.lock.is_some() {
+            let row = self.row(&item.entity);
+            let before = row.queue.len().saturating_sub(item.messages.len());
+            row.queue.rotate_left(before);
+        }
         let grant = match &item.lock {
             Some(request) if bug != Some(Bug::BatchReadBeforeEnqueue) => self.try_lock(&item.entity, request),
             _ => early,
@@ -190,7 +195,13 @@ impl Store {
             }
         }
         let prefix = row.handed.iter().take(commit.acked.len());
-        let stored = commit.acked.iter().all(|id| row.queue.iter().any(|message| message.id == *id));
+        // One that looks for them among the first of the queue only does not find those behind redriven letters.
+        let looked_at = match bug {
+            Some(Bug::RedriveHidesHandedOut) => commit.acked.len() + 1,
+            _ => row.queue.len(),
+        };
+        let stored =
+            commit.acked.iter().all(|id| row.queue.iter().take(looked_at).any(|message| message.id == *id));
         let nothing_left =
             matches!(commit.verdict, Verdict::DeadLetter { .. }) && commit.acked.len() >= row.handed.len();
         if (!prefix.eq(commit.acked.iter()) || !stored || nothing_left) && bug != Some(Bug::AckIgnoresCount) {

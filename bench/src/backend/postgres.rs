@@ -49,6 +49,14 @@ impl Backend for Postgres {
         Place { url: self.url.clone(), namespace: fresh_name() }
     }
 
+    async fn fresh_database(&self) -> Result<String> {
+        let name = fresh_name();
+        let create = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(create)).execute(&mut self.connection().await?).await?;
+        let (server, _) = self.url.rsplit_once('/').ok_or("the URL names no database")?;
+        Ok(format!("{server}/{name}"))
+    }
+
     async fn writer(&self) -> Result<Box<dyn Writer>> {
         let insert = format!("INSERT INTO {} (payload) VALUES ($1)", self.table);
         Ok(Box::new(Inserts { connection: self.connection().await?, insert }))

@@ -58,6 +58,16 @@ impl Backend for Redis {
         }))
     }
 
+    async fn settled(&self) -> Result<()> {
+        // It rewrites its append-only file when that has doubled, in a process of its own, on one of our cores.
+        while self.figure("persistence", "aof_rewrite_in_progress").await? > 0.0
+            || self.figure("persistence", "aof_rewrite_scheduled").await? > 0.0
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     async fn sizes(&self, _: &Place) -> Result<Vec<Size>> {
         let memory = self.figure("memory", "used_memory").await? / 1048576.0;
         let mut connection = self.connection().await?;
