@@ -1,7 +1,8 @@
 //! The stored row of an entity, and what may become of it. No SQL here: the rules of the verbs, once.
 
 use actornot_core::{EntityId, Error, Limits, NewMessage, Nonce, StoredMessage, Waiting};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::ser::{Serialize, SerializeTuple, Serializer};
+use serde::{Deserialize, Deserializer};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, ValueRef as _};
 
@@ -9,7 +10,7 @@ use crate::codec::{self, small, unsigned};
 use crate::error::before_commit;
 
 /// One entity's row; times in milliseconds of SQLite's clock. In the order in which it is loaded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Row {
     pub(crate) id: i64,
     #[serde(deserialize_with = "positive")]
@@ -182,19 +183,47 @@ impl Row {
     }
 }
 
-/// A row with its name and its place in the index of what is due, as `SAVE` binds it.
-#[derive(Serialize)]
+/// A row with its name and its place in the index of what is due, as `SAVE` binds it: a list, for names would be
+/// written, parsed and compared for each row.
 pub(crate) struct Saved<'a> {
     kind: &'a str,
     key: &'a str,
-    wake_at: Option<i64>,
-    #[serde(flatten)]
     row: &'a Row,
+}
+
+impl Serialize for Saved<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let row = self.row;
+        let mut list = to.serialize_tuple(22)?;
+        list.serialize_element(&row.id)?;
+        list.serialize_element(self.kind)?;
+        list.serialize_element(self.key)?;
+        list.serialize_element(&row.fence)?;
+        list.serialize_element(&row.nonce)?;
+        list.serialize_element(&row.deadline)?;
+        list.serialize_element(&row.last_commit)?;
+        list.serialize_element(&row.handed)?;
+        list.serialize_element(&row.deliveries)?;
+        list.serialize_element(&row.charged)?;
+        list.serialize_element(&row.batch_limit)?;
+        list.serialize_element(&row.pending)?;
+        list.serialize_element(&row.queued)?;
+        list.serialize_element(&row.tail)?;
+        list.serialize_element(&row.since)?;
+        list.serialize_element(&row.delayed_at)?;
+        list.serialize_element(&row.wait_why)?;
+        list.serialize_element(&row.wait_until)?;
+        list.serialize_element(&row.paused)?;
+        list.serialize_element(&row.last_error)?;
+        list.serialize_element(&row.known)?;
+        list.serialize_element(&row.wake_at())?;
+        list.end()
+    }
 }
 
 impl<'a> Saved<'a> {
     pub(crate) fn new(entity: &'a EntityId, row: &'a Row) -> Self {
-        Self { kind: entity.kind(), key: entity.key(), wake_at: row.wake_at(), row }
+        Self { kind: entity.kind(), key: entity.key(), row }
     }
 }
 

@@ -33,16 +33,15 @@ pub(crate) const LOAD: &str = concat!(
 );
 
 /// G3, G5: the decided rows, whole; the index on `wake_at` follows. Items are parsed once (`jsonb`,
-/// materialized), for `json_each` writes an item's text anew for each of the columns: worth 40 % of a slice.
+/// materialized), for `json_each` writes an item's text anew for each of the columns: worth 40 % of a slice. They are
+/// lists, in the order of the columns.
 pub(crate) const SAVE: &str = "
     WITH slice(value) AS MATERIALIZED (SELECT jsonb(value) FROM json_each(?))
     INSERT INTO actornot_entity (id, kind, key, fence, nonce, deadline, last_commit, handed, deliveries, charged,
       batch_limit, pending, queued, tail, since, delayed_at, wait_why, wait_until, paused, last_error, known, wake_at)
-    SELECT value->>'id', value->>'kind', value->>'key', value->>'fence', value->>'nonce', value->>'deadline',
-      value->>'last_commit', value->'handed', value->>'deliveries', value->>'charged', value->>'batch_limit',
-      value->>'pending', value->>'queued', value->>'tail', value->>'since', value->>'delayed_at',
-      value->>'wait_why', value->>'wait_until', value->>'paused', value->>'last_error', value->>'known',
-      value->>'wake_at'
+    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->7, value->>8, value->>9,
+      value->>10, value->>11, value->>12, value->>13, value->>14, value->>15, value->>16, value->>17, value->>18,
+      value->>19, value->>20, value->>21
     FROM slice WHERE true
     ON CONFLICT (id) DO UPDATE SET
       fence = excluded.fence, nonce = excluded.nonce, deadline = excluded.deadline,
