@@ -48,9 +48,9 @@ CREATE FUNCTION {schema}.wake_v1(ents bigint[]) RETURNS void LANGUAGE plpgsql VO
 #variable_conflict use_column
 BEGIN
   DELETE FROM wake w USING unnest(ents) u JOIN entity e ON e.id = u WHERE w.entity = e.id AND e.wake_at IS NULL;
-  INSERT INTO wake (entity, kind, at, locked) SELECT e.id, e.kind, e.wake_at, e.deadline IS NOT NULL
+  INSERT INTO wake (entity, kind, at) SELECT e.id, e.kind, e.wake_at
     FROM unnest(ents) u JOIN entity e ON e.id = u WHERE e.wake_at IS NOT NULL
-    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked;
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at;
 END $$;
 
 -- Step 2: delayed messages that are due join the tail, in order of their due time, with fresh sequence; at most 1000 of
@@ -137,6 +137,21 @@ BEGIN
     WHERE s.entity = o.entity AND s.id = o.id AND s.expires <= now_;
 END $$;
 
+-- Step 4 where nobody wants a lock: what joined the queues of `ents` is written into their rows. A post moves the moment
+-- at which `due` reports an entity if its queue was empty, or by a delayed message.
+CREATE FUNCTION {schema}.join_v1(ents bigint[], more bigint[], ready bigint[], later timestamptz[], now_ timestamptz)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+  WITH up AS (
+    UPDATE entity e SET pending = e.pending + u.more, queued = e.queued + u.ready, tail = e.tail + u.more, known = true,
+        since = CASE WHEN e.queued = 0 AND u.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, u.later)
+    FROM unnest(ents, more, ready, later) u(id, more, ready, later) WHERE e.id = u.id AND (u.more > 0 OR NOT e.known)
+    RETURNING e.id, e.kind, e.wake_at, e.since = now_ OR u.later IS NOT NULL AS moved)
+  INSERT INTO wake (entity, kind, at) SELECT g.id, g.kind, g.wake_at FROM up g WHERE g.moved AND g.wake_at IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at;
+END $$;
+
 -- Step 4: the rows of `ents`, locked and promoted, are written once: what joined their queues, and the lock where a nonce
 -- is given and it is free. One row 'grant' (payload = state) and one 'message' for each that is handed out.
 --
@@ -149,7 +164,7 @@ RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload te
 BEGIN
   RETURN QUERY
   WITH want AS MATERIALIZED (
-    SELECT u.n::int - 1 AS item, e.id, e.wake_at, e.deadline IS NOT NULL AS locked, u.more, u.ready, u.later, u.nonce, now_ + u.length * interval '1 ms' AS deadline,
+    SELECT u.n::int - 1 AS item, e.id, e.wake_at, u.more, u.ready, u.later, u.nonce, now_ + u.length * interval '1 ms' AS deadline,
       g.again, g.fresh, g.limited, CASE WHEN g.again THEN e.handed WHEN g.fresh THEN
         (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m
           WHERE m.entity = e.id AND m.seq >= e.head ORDER BY m.seq LIMIT greatest(least(u.max, g.limited), 1)) h) END AS seqs
@@ -175,10 +190,10 @@ BEGIN
       deliveries = e.deliveries + (w.fresh AND w.seqs IS NOT NULL)::int,
       charged = e.charged + (w.fresh AND coalesce(cardinality(w.seqs) = 1, false))::int
     FROM want w WHERE e.id = w.id AND (w.more > 0 OR w.fresh OR w.again OR e.known < post)
-    RETURNING w.item, w.seqs, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.wake_at, e.deadline IS NOT NULL AS locked,
-      w.wake_at IS DISTINCT FROM e.wake_at OR w.locked <> (e.deadline IS NOT NULL) AS moved),
-  put AS (INSERT INTO wake (entity, kind, at, locked) SELECT g.id, g.kind, g.wake_at, g.locked FROM up g WHERE g.moved AND g.wake_at IS NOT NULL
-    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked),
+    RETURNING w.item, w.seqs, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.wake_at,
+      w.wake_at IS DISTINCT FROM e.wake_at AS moved),
+  put AS (INSERT INTO wake (entity, kind, at) SELECT g.id, g.kind, g.wake_at FROM up g WHERE g.moved AND g.wake_at IS NOT NULL
+    ON CONFLICT (entity) DO UPDATE SET at = excluded.at),
   gone AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.moved AND g.wake_at IS NULL),
   -- By itself: joined with the rest, messages might be looked for by their entity only, all its backlog.
   batch AS MATERIALIZED (SELECT g.item, g.id, h.seq, h.n::int AS n FROM up g CROSS JOIN LATERAL unnest(g.seqs) WITH ORDINALITY h(seq, n))

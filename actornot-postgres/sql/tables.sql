@@ -15,16 +15,15 @@ CREATE TABLE {schema}.entity (
   head bigint NOT NULL DEFAULT 1, tail bigint NOT NULL DEFAULT 0,
   since timestamptz, delayed_at timestamptz, wait_why text, wait_until timestamptz, paused text, last_error text,
   known boolean NOT NULL DEFAULT false,
-  -- When `due` reports it; stands in `wake` too, where it has its index.
+  -- When it wants a run, whoever holds it; stands in `wake` too, where it has its index.
   wake_at timestamptz GENERATED ALWAYS AS (CASE WHEN paused IS NULL AND (queued > 0 OR delayed_at IS NOT NULL) THEN
-    greatest(CASE WHEN queued > 0 THEN since ELSE delayed_at END, wait_until, deadline) END) STORED,
+    greatest(CASE WHEN queued > 0 THEN since ELSE delayed_at END, wait_until) END) STORED,
   UNIQUE (kind, key)) WITH (fillfactor = 70);
 
--- The entities that want a run, free or locked.
-CREATE TABLE {schema}.wake (entity bigint PRIMARY KEY, kind text COLLATE "C" NOT NULL, at timestamptz NOT NULL,
-  locked boolean NOT NULL) WITH (autovacuum_vacuum_scale_factor = 0.02);
+-- The entities that want a run, free or locked: grants and commits of a busy one leave it alone.
+CREATE TABLE {schema}.wake (entity bigint PRIMARY KEY, kind text COLLATE "C" NOT NULL, at timestamptz NOT NULL)
+  WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX wake_at ON {schema}.wake (at, entity, kind);
-CREATE INDEX wake_locked ON {schema}.wake (at) WHERE locked;
 
 CREATE TABLE {schema}.state (entity bigint PRIMARY KEY, version bigint NOT NULL, state_version bigint NOT NULL,
   json text NOT NULL) WITH (fillfactor = 70);

@@ -12,7 +12,9 @@ RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload te
 DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record;
 BEGIN
   PERFORM begin_v1(verb, 'enqueue', patience);
-  PERFORM make_v1(kinds, keys);
+  IF EXISTS (SELECT FROM unnest(kinds, keys) u(kind, key) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key WHERE e.id IS NULL) THEN
+    PERFORM make_v1(kinds, keys);
+  END IF;
   SELECT array_agg(x.id ORDER BY x.n), array_agg(x.tail ORDER BY x.n), bool_and(x.pending + x.count <= x.lim), min(x.delayed_at)
     INTO ents, tails, fits, soonest FROM (
       SELECT u.n, u.lim, u.count, e.id, e.tail, e.pending, e.delayed_at
@@ -32,11 +34,15 @@ BEGIN
       ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires;
     INSERT INTO message (entity, seq, id, payload, headers) SELECT ents[m.at_], tails[m.at_] + m.nth, m.id, m.payload, m.headers
       FROM unnest(at_, nth, message_ids, payloads, headers_) m(at_, nth, id, payload, headers);
-    RETURN QUERY SELECT * FROM grant_v1(true, ents, counts, counts, NULL, nonces, lengths, maxes, now_);
+    SELECT NULL::text AS admissions, counts AS more, counts AS ready, NULL::timestamptz[] AS later INTO sum;
   ELSE
     SELECT * INTO sum FROM append_v1(ents, limits, at_, message_ids, payloads, headers_, delays, keeps, now_);
     -- Without this row every message was accepted.
     RETURN QUERY SELECT -1, 'admissions', 0, NULL::bigint[], NULL::text, sum.admissions, NULL::text;
+  END IF;
+  IF array_remove(nonces, NULL) = '{}' THEN
+    PERFORM join_v1(ents, sum.more, sum.ready, sum.later, now_);
+  ELSE
     RETURN QUERY SELECT * FROM grant_v1(true, ents, sum.more, sum.ready, sum.later, nonces, lengths, maxes, now_);
   END IF;
   PERFORM forget_v1(cardinality(at_), now_);
@@ -47,13 +53,18 @@ CREATE FUNCTION {schema}.try_lock_v1(verb text, patience bigint, kinds text[], k
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; ents bigint[]; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
+DECLARE now_ timestamptz; ents bigint[]; soonest timestamptz; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
 BEGIN
   PERFORM begin_v1(verb, 'try_lock', patience);
-  now_ := lock_v1(kinds, keys);
-  SELECT array_agg(e.id ORDER BY u.n) INTO ents
-    FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
-  PERFORM promote_v1(ents, now_);
+  SELECT array_agg(x.id ORDER BY x.n), min(x.delayed_at) INTO ents, soonest FROM (
+    SELECT u.n, e.id, e.delayed_at FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n)
+    JOIN entity e ON e.kind = u.kind AND e.key = u.key ORDER BY e.kind, e.key FOR UPDATE OF e) x;
+  now_ := clock_timestamp();
+  IF cardinality(ents) IS DISTINCT FROM cardinality(kinds) THEN -- some of which nothing is known
+    SELECT array_agg(e.id ORDER BY u.n) INTO ents
+      FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key;
+  END IF;
+  IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); END IF;
   RETURN QUERY SELECT * FROM grant_v1(false, ents, none, none, NULL, nonces, lengths, maxes, now_);
 END $$;
 
@@ -113,10 +124,7 @@ BEGIN
   IF sent_to <> '{}' AND 'apply' = ANY (judged) THEN
     SELECT * INTO sum FROM append_v1(ents, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
       FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads, headers_, delays, keeps, now_);
-    UPDATE entity e SET pending = e.pending + s.more, queued = e.queued + s.ready, tail = e.tail + s.more, known = true,
-        since = CASE WHEN e.queued = 0 AND s.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, s.later)
-      FROM unnest(ents, sum.more, sum.ready, sum.later) s(id, more, ready, later) WHERE e.id = s.id AND s.more > 0;
-    PERFORM wake_v1(ents);
+    PERFORM join_v1(ents, sum.more, sum.ready, sum.later, now_);
     PERFORM forget_v1(cardinality(sent_to), now_);
   END IF;
 
@@ -154,8 +162,8 @@ BEGIN
       deliveries = c.deliveries + (c.seqs IS NOT NULL)::int, charged = c.charged + coalesce((cardinality(c.seqs) = 1)::int, 0)
     FROM c WHERE e.id = c.id
     RETURNING c.item, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at, c.wake_at AS before),
-  put AS (INSERT INTO wake (entity, kind, at, locked) SELECT g.id, g.kind, g.wake_at, g.deadline IS NOT NULL FROM up g WHERE g.wake_at IS NOT NULL
-    ON CONFLICT (entity) DO UPDATE SET at = excluded.at, locked = excluded.locked),
+  put AS (INSERT INTO wake (entity, kind, at) SELECT g.id, g.kind, g.wake_at FROM up g
+    WHERE g.wake_at IS NOT NULL AND g.wake_at IS DISTINCT FROM g.before ON CONFLICT (entity) DO UPDATE SET at = excluded.at),
   off AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.wake_at IS NULL AND g.before IS NOT NULL),
   done AS (
     SELECT g.item, true AS mine, g.id, g.fence, g.deliveries, g.charged, g.batch_limit, g.handed, g.deadline, g.wake_at FROM up g
@@ -166,7 +174,7 @@ BEGIN
     WHERE d.mine AND d.deadline IS NOT NULL)
   SELECT d.item, CASE WHEN d.mine AND d.deadline IS NOT NULL THEN 'continue' ELSE 'released' END, 0,
     CASE WHEN d.mine AND d.deadline IS NOT NULL THEN ARRAY[d.fence, d.deliveries, d.charged, d.batch_limit]
-      WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM d.wake_at - now_) * 1000)::bigint, 0)] END,
+      WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM greatest(d.wake_at, d.deadline) - now_) * 1000)::bigint, 0)] END,
     NULL::text, NULL::text, NULL::text FROM done d
   UNION ALL
   SELECT b.item, 'message', b.n, NULL, m.id, m.payload, m.headers FROM batch b JOIN message m ON m.entity = b.id AND m.seq = b.seq
@@ -204,7 +212,6 @@ BEGIN
   UPDATE entity e SET deadline = now_ + u.length * interval '1 ms'
   FROM unnest(kinds, keys, nonces, lengths) WITH ORDINALITY u(kind, key, nonce, length, n)
   WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
-  PERFORM wake_v1(ids_v1(kinds, keys));
 END $$;
 
 -- due: read-only, no lock. One row per entity; the row with id NULL carries next_ms. `wake`: microseconds of the epoch.
@@ -216,19 +223,18 @@ DECLARE now_ timestamptz := clock_timestamp(); after_ timestamptz := 'epoch'::ti
 BEGIN
   PERFORM guard_v1(verb, 'due');
   RETURN QUERY
-  SELECT d.id, d.kind, d.key, round(extract(epoch FROM d.wake_at) * 1000000)::bigint, NULL::bigint FROM (
-    (SELECT w.entity AS id, e.kind, e.key, w.at AS wake_at FROM
-        (SELECT w.entity, w.at FROM wake w WHERE w.at <= now_ AND w.kind = ANY (kinds) AND (w.at, w.entity) > (after_, after_id)
-          ORDER BY w.at, w.entity LIMIT count_) w
-      JOIN entity e ON e.id = w.entity)
-    UNION ALL -- leases that end later than the longest one: a clock that was set back left them behind
-    (SELECT e.id, e.kind, e.key, 'epoch'::timestamptz FROM wake w JOIN entity e ON e.id = w.entity
-      WHERE w.locked AND w.at > now_ + interval '1 hour' AND e.deadline > now_ + interval '1 hour' AND w.kind = ANY (kinds) AND e.paused IS NULL
-        AND (e.queued > 0 OR e.delayed_at <= now_) AND (e.wait_until IS NULL OR e.wait_until <= now_)
-        AND ('epoch'::timestamptz, e.id) > (after_, after_id)
-      ORDER BY e.id LIMIT count_)
-    ORDER BY 4, 1 LIMIT count_) d
+  WITH d AS MATERIALIZED (
+    SELECT w.entity AS id, e.kind, e.key, w.at FROM wake w JOIN entity e ON e.id = w.entity
+    WHERE w.at <= now_ AND w.kind = ANY (kinds) AND (w.at, w.entity) > (after_, after_id)
+      -- A lease that ends later than the longest one was left by a clock that was set back.
+      AND (e.deadline IS NULL OR e.deadline <= now_ OR e.deadline > now_ + interval '1 hour')
+    ORDER BY w.at, w.entity LIMIT count_)
+  SELECT d.id, d.kind, d.key, round(extract(epoch FROM d.at) * 1000000)::bigint, NULL::bigint FROM d
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, (SELECT ceil(extract(epoch FROM w.at - now_) * 1000)::bigint FROM wake w
-    WHERE w.at > now_ AND w.kind = ANY (kinds) ORDER BY w.at LIMIT 1);
+  SELECT NULL, NULL, NULL, NULL, ceil(extract(epoch FROM least(
+    (SELECT w.at FROM wake w WHERE w.at > now_ AND w.kind = ANY (kinds) ORDER BY w.at LIMIT 1),
+    -- While there are more pages, nobody waits for it.
+    CASE WHEN (SELECT count(*) FROM d) < count_ THEN (SELECT min(e.deadline) FROM wake w JOIN entity e ON e.id = w.entity
+      WHERE w.at <= now_ AND w.kind = ANY (kinds) AND e.deadline > now_ AND e.deadline <= now_ + interval '1 hour') END)
+    - now_) * 1000)::bigint;
 END $$;
