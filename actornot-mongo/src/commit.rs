@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use actornot_core::{Commit, Effect, EntityId, Error, ErrorKind, Next, Updated, Verdict, Waiting};
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
-use crate::codec::{self, literal, millis, name};
+use crate::codec::{self, date, millis};
 use crate::connection::Outcome;
+use crate::due::stage;
+use crate::enqueue;
 use crate::error::after_write;
-use crate::row::{Queued, Row, batch, handed};
-use crate::slice::{self, COMMAND_BYTES, stage};
-use crate::statements::{self, refuse, signed, update, wake};
+use crate::row::{self, Queued, Row, batch};
+use crate::slice::COMMAND_BYTES;
+use crate::statements::{Change, signed, update};
 use crate::turn::{AGAIN, crowded};
 
 /// What a commit turned out to be, after a look.
@@ -26,14 +28,15 @@ enum Check {
 
 /// What an applied commit leaves behind.
 struct Plan {
-    settled: Vec<(String, ObjectId)>,
+    /// Messages that become tombstones, as soon as it is applied.
+    settled: Vec<(Document, ObjectId)>,
     /// What is handed out next; empty when the lock is let go.
     batch: Vec<Queued>,
     counts: (u32, u32),
     next_due: Option<Duration>,
     /// Nothing is queued yet, but it sent to itself: the lock is kept until that was relayed.
     keeps: bool,
-    stages: Vec<Document>,
+    statement: Document,
 }
 
 impl MongoQueue {
@@ -63,18 +66,15 @@ impl MongoQueue {
         let most = most.max().unwrap_or(1);
         let mut answers: Vec<Option<Result<Updated, Error>>> = commits.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..commits.len()).collect();
-        for _ in 0..AGAIN {
+        for again in 0..AGAIN {
             let these: Vec<(usize, &Commit)> =
                 open.iter().filter_map(|index| Some((*index, commits.get(*index)?))).collect();
-            let rows = self.look_and_forget(&these, most).await?;
-            let missing = self.missing(&these, &rows).await?;
+            let rows = self.rows(&these, most, again == 0).await?;
             let (mut steps, mut statements) = (Vec::new(), Vec::new());
             for ((index, commit), row) in these.into_iter().zip(rows) {
-                let answer = match check(&row, commit, &missing) {
-                    Check::Apply(plan) => {
-                        let id = name(&commit.lease.entity);
-                        statements
-                            .push(doc! { "q": { "_id": id }, "u": plan.stages.clone(), "upsert": true });
+                let answer = match check(&row, commit) {
+                    Check::Apply(mut plan) => {
+                        statements.push(std::mem::take(&mut plan.statement));
                         steps.push((index, commit, plan));
                         continue;
                     }
@@ -94,8 +94,7 @@ impl MongoQueue {
                 let entity = &commit.lease.entity;
                 match reply.outcome(position) {
                     Outcome::Applied => {
-                        let ids = plan.settled.iter().map(|(id, u)| (codec::message_name(entity, id), *u));
-                        settled.extend(ids);
+                        settled.extend(plan.settled.iter().cloned());
                         if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. })
                         {
                             staged.push(entity);
@@ -105,9 +104,8 @@ impl MongoQueue {
                         }
                         set(&mut answers, index, Ok(finish(commit, plan)));
                     }
-                    Outcome::Refused("lost") => set(&mut answers, index, Ok(Updated::LockLost)),
-                    Outcome::Refused("conflict") => set(&mut answers, index, Err(no_prefix(entity))),
-                    Outcome::Refused(_) => open.push(index),
+                    // Whatever it was, a look tells.
+                    Outcome::Refused => open.push(index),
                     Outcome::Failed(error) => set(&mut answers, index, Err(error.with_entity(entity))),
                 }
             }
@@ -133,38 +131,39 @@ impl MongoQueue {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(crowded()))).collect())
     }
 
-    /// The list of what the last commit settled is replaced by this one's: what it left behind goes first.
-    async fn look_and_forget(&self, these: &[(usize, &Commit)], most: u32) -> Result<Vec<Row>, Error> {
+    /// How the entities stand: as they were granted here, if nothing but that is needed, or by a look.
+    async fn rows(&self, these: &[(usize, &Commit)], most: u32, first: bool) -> Result<Vec<Row>, Error> {
+        let known = |commit: &Commit| {
+            self.inner.held.take(&commit.lease.entity).filter(|row| settles_all(row, commit))
+        };
+        let mut rows: Vec<Option<Row>> =
+            these.iter().map(|(_, commit)| known(commit).filter(|_| first)).collect();
+        let asked = these.iter().zip(&rows).filter(|(_, row)| row.is_none());
         let wanted: Vec<(&EntityId, usize)> =
-            these.iter().map(|(_, commit)| (&commit.lease.entity, wants_settled(commit))).collect();
-        let rows = self.look_behind(&wanted, most).await?;
-        let left: Vec<(Document, ObjectId)> = rows.iter().flat_map(|row| row.left.iter().cloned()).collect();
+            asked.map(|((_, commit), _)| (&commit.lease.entity, wants_settled(commit))).collect();
+        if !wanted.is_empty() {
+            let mut looked = self.look_behind(&wanted, most).await?.into_iter();
+            rows.iter_mut().filter(|row| row.is_none()).for_each(|row| *row = looked.next());
+        }
+        let rows: Vec<Row> = rows.into_iter().flatten().collect();
+        // What earlier commits have left behind stays named until it is gone, but not without a limit.
+        let left = rows.iter().filter_map(|row| row.left.as_ref()).filter(|left| left.len() >= row::DONE);
+        let left: Vec<_> = left.flatten().cloned().collect();
         self.forget(&left).await?;
         Ok(rows)
-    }
-
-    /// Messages that were handed out and are settled now, but are not stored: only if somebody removed them by hand.
-    async fn missing(&self, these: &[(usize, &Commit)], rows: &[Row]) -> Result<BTreeSet<ObjectId>, Error> {
-        let mut asked: Vec<(&EntityId, Vec<(String, ObjectId)>)> = Vec::new();
-        for ((_, commit), row) in these.iter().zip(rows) {
-            let count = settles(row, commit);
-            let unseen: Vec<_> =
-                row.handed.iter().take(count).filter(|(_, u)| !row.going.contains(u)).cloned().collect();
-            if row.is_held_by(commit.lease.nonce) && !unseen.is_empty() {
-                asked.push((&commit.lease.entity, unseen));
-            }
-        }
-        let wanted: Vec<_> = asked.iter().map(|(entity, unseen)| (*entity, unseen.as_slice())).collect();
-        let found: BTreeSet<ObjectId> =
-            self.stored(&wanted).await?.into_iter().flatten().map(|queued| queued.u).collect();
-        let asked = asked.iter().flat_map(|(_, unseen)| unseen.iter().map(|(_, u)| *u));
-        Ok(asked.filter(|u| !found.contains(u)).collect())
     }
 }
 
 /// How many messages a commit settles: what it acks, and the dead letter behind that.
 fn settles(row: &Row, commit: &Commit) -> usize {
     wants_settled(commit).min(row.handed.len())
+}
+
+/// Whether a commit that was granted here needs no more than what is known of the grant.
+fn settles_all(row: &Row, commit: &Commit) -> bool {
+    let granted = row.is_held_by(commit.lease.nonce) && row.fence == Some(commit.lease.fence);
+    let plain = matches!(commit.verdict, Verdict::Proceed) && commit.effects.is_empty();
+    granted && plain && commit.acked.len() == row.handed.len()
 }
 
 fn wants_settled(commit: &Commit) -> usize {
@@ -175,7 +174,7 @@ fn wants_settled(commit: &Commit) -> usize {
 fn size(commit: &Commit) -> usize {
     let sent = commit.effects.iter().map(|effect| match effect {
         Effect::Send(envelope) => {
-            2048 + envelope.message.payload.len() + slice::size(&envelope.message.headers)
+            2048 + envelope.message.payload.len() + enqueue::size(&envelope.message.headers)
         }
         _ => 0,
     });
@@ -187,7 +186,7 @@ fn no_prefix(entity: &EntityId) -> Error {
         .with_entity(entity)
 }
 
-fn check(row: &Row, commit: &Commit, missing: &BTreeSet<ObjectId>) -> Check {
+fn check(row: &Row, commit: &Commit) -> Check {
     let entity = &commit.lease.entity;
     let refuse = |error: Error| Check::Refused(error.with_entity(entity));
     if row.last_commit.as_deref() == Some(&commit.id.to_string()) {
@@ -218,9 +217,6 @@ fn check(row: &Row, commit: &Commit, missing: &BTreeSet<ObjectId>) -> Check {
         ));
     }
     let settled: Vec<_> = row.handed.iter().take(settles(row, commit)).cloned().collect();
-    if settled.iter().any(|(_, u)| missing.contains(u)) {
-        return refuse(Error::new(ErrorKind::Conflict, "a message that was handed out is no longer stored"));
-    }
     Check::Apply(plan(row, commit, settled))
 }
 
@@ -245,8 +241,12 @@ fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
         _ => false,
     });
     let keeps = wants && next.is_empty() && own;
-    let stages = stages(row, commit, &settled, &next, is_empty, wants, keeps);
-    Plan { settled, batch: next, counts, next_due, keeps, stages }
+    let settled: Vec<(Document, ObjectId)> =
+        settled.into_iter().map(|(id, u)| (codec::message_name(&commit.lease.entity, &id), u)).collect();
+    let statement = statement(row, commit, &settled, &next, is_empty, keeps);
+    // What an earlier commit had to leave is tried again.
+    let settled = settled.into_iter().chain(row.left.iter().flatten().cloned()).collect();
+    Plan { settled, batch: next, counts, next_due, keeps, statement }
 }
 
 /// When it wants to be looked at again, once the lock is let go.
@@ -269,114 +269,120 @@ fn next_due(row: &Row, commit: &Commit, is_empty: bool) -> Option<Duration> {
     Some(head.max(wait))
 }
 
-/// The update: the guard, and then everything at once (G3, G4, G5).
-fn stages(
+/// The update: everything at once, if the entity is as it was read (G3, G4, G5).
+fn statement(
     row: &Row,
     commit: &Commit,
-    settled: &[(String, ObjectId)],
+    settled: &[(Document, ObjectId)],
     batch: &[Queued],
     is_empty: bool,
-    wants: bool,
     keeps: bool,
-) -> Vec<Document> {
-    let (count, acked) = (settled.len(), commit.acked.len());
-    let same_mark = doc! { "$eq": ["$mark", row.mark] };
-    let mut stages = vec![doc! { "$set": { "fence": { "$switch": {
-    "branches": guards(row, commit, batch, wants && !keeps), "default": { "$add": ["$fence", 1_i64] } } } } }];
-    let done: Vec<Document> = settled
-        .iter()
-        .map(|(id, u)| {
-            doc! { "id": codec::message_name(&commit.lease.entity, id), "u": *u }
-        })
-        .collect();
-    let less = doc! { "$max": [0_i64, { "$subtract": ["$pending", signed(count as u64)] }] };
-    // Nothing is left, and nobody posted since: whatever the count was, it is none.
-    let pending = match is_empty && row.late.is_none() {
-        true => doc! { "$cond": [same_mark.clone(), 0_i64, less] },
-        false => less,
+) -> Document {
+    let (lease, count) = (&commit.lease, settled.len());
+    let mut change = Change::of(&lease.entity);
+    // The fence pins what was handed out; a resume sets the counters back.
+    change.filter.extend(doc! { "nonce": lease.nonce.to_string(), "fence": signed(lease.fence),
+    "deliveries": i64::from(row.deliveries) });
+    change.when("deadline", true);
+    change.when("paused", row.paused.is_some());
+    let stays = keeps || !batch.is_empty();
+    if !stays {
+        // G5: what it leaves behind follows from the look, so nobody may have posted since.
+        change.filter.insert("mark", row.mark);
+    }
+    // What is perhaps still stored of earlier commits stays named.
+    let earlier = row.left.as_ref().unwrap_or(&row.done);
+    let earlier = earlier.iter().filter(|_| earlier.len() < row::DONE);
+    let done: Vec<Document> = earlier.chain(settled).map(|(id, u)| doc! { "id": id, "u": *u }).collect();
+    change.set.extend(doc! {
+        "fence": signed(lease.fence) + 1, "last_commit": commit.id.to_string(), "done": done,
+        "batch_limit": i64::from(commit.batch_limit.max(1)),
+    });
+    match !stays && is_empty && row.late.is_none() {
+        // Whatever the count was, it is none.
+        true => change.set.insert("pending", 0_i64),
+        false => change.inc.insert("pending", -signed(count as u64)),
     };
-    stages.push(doc! { "$set": {
-        "last_commit": commit.id.to_string(), "batch_limit": i64::from(commit.batch_limit.max(1)),
-        "done": literal(done), "pending": pending,
-    } });
+    let (mut deliveries, mut charged) = (row.deliveries, row.charged);
+    let mut wait = row.waiting().map(|(_, left)| row.now + left);
     match &commit.verdict {
-        Verdict::Proceed => stages.push(doc! { "$unset": ["wait", "last_error"] }),
+        Verdict::Proceed => {
+            wait = None;
+            change.unset.extend(["wait", "last_error"]);
+        }
         Verdict::DeadLetter { error } => {
-            if let Some((id, u)) = settled.get(acked) {
-                let letter = doc! { "i": literal(id.as_str()), "u": *u, "error": literal(error.as_str()),
-                "attempts": "$deliveries" };
-                stages.push(doc! { "$set": { "bury": { "$concatArrays": ["$bury", [letter]] } } });
+            if let Some((id, u)) = settled.get(commit.acked.len()) {
+                let letter = doc! { "i": codec::text(id, "i"), "u": *u, "error": error.as_str(),
+                "attempts": i64::from(row.deliveries) };
+                change.push.insert("bury", letter);
             }
-            stages.push(doc! { "$set": { "wait": "$$REMOVE", "last_error": literal(error.as_str()) } });
+            wait = None;
+            change.unset.push("wait");
+            change.set.insert("last_error", error.as_str());
         }
         Verdict::Wait { why, after, error } => {
-            let until = doc! { "$add": ["$$NOW", millis(*after)] };
-            stages.push(doc! { "$set": { "wait": { "why": why.as_str(), "until": until } } });
-            if let Some(error) = error {
-                stages.push(doc! { "$set": { "last_error": literal(error.as_str()) } });
-            }
+            let until = row.now.saturating_add(millis(*after));
+            wait = Some(until);
+            change.set.insert("wait", doc! { "why": why.as_str(), "until": date(until) });
+            change.set.extend(error.as_ref().map(|error| ("last_error".to_owned(), error.as_str().into())));
             if *why == Waiting::NotReady {
-                stages.push(statements::uncount());
+                // The hand-out was not run, and does not count (G6).
+                deliveries = deliveries.saturating_sub(u32::from(!row.handed.is_empty()));
+                charged = charged.saturating_sub(u32::from(row.handed.len() == 1));
             }
         }
-        Verdict::Pause { reason } => {
-            stages.push(doc! { "$set": { "paused": literal(reason.as_str()) } });
-        }
+        Verdict::Pause { reason } => _ = change.set.insert("paused", reason.as_str()),
     }
     if let Some(state) = &commit.state {
-        stages.push(doc! { "$set": { "state": literal(state.json.as_str()),
-        "state_version": i64::from(state.state_version), "version": { "$add": ["$version", 1_i64] } } });
+        change
+            .set
+            .extend(doc! { "state": state.json.as_str(), "state_version": i64::from(state.state_version) });
+        change.inc.insert("version", 1_i64);
     }
     let sends = commit.effects.iter().filter_map(|effect| match effect {
         Effect::Send(envelope) => Some(stage(envelope)),
         _ => None,
     });
     let sends: Vec<Document> = sends.collect();
+    let staged = row.staged || !sends.is_empty() || change.push.contains_key("bury");
     if !sends.is_empty() {
-        stages.push(doc! { "$set": { "outbox": { "$concatArrays": ["$outbox", literal(sends)] } } });
+        change.push.insert("outbox", doc! { "$each": sends });
     }
     if count > 0 {
-        stages.push(doc! { "$set": { "deliveries": 0_i64, "charged": 0_i64 } });
-    }
-    let first = row.late.map_or(Bson::Null, |(due, _)| codec::date(due).into());
-    let seen = if row.late.is_some() { first.clone() } else { "$$REMOVE".into() };
-    stages.push(doc! { "$set": { "delayed_at": { "$cond": [same_mark.clone(), seen, { "$min": ["$delayed_at", first] }] } } });
-    if keeps {
-        let length = millis(commit.lease.length);
-        stages.push(doc! { "$set": { "handed": [], "deadline": { "$add": ["$$NOW", length] } } });
-    } else if batch.is_empty() {
-        let queued = doc! { "$or": [!is_empty, { "$not": [same_mark] }] };
-        stages.push(doc! { "$set": { "queued": queued } });
-        stages.push(statements::unlock());
-    } else {
-        let length = millis(commit.lease.length);
-        stages.push(statements::hand(&handed(batch)));
-        stages.push(doc! { "$set": { "queued": true, "deadline": { "$add": ["$$NOW", length] } } });
-    }
-    stages.push(wake());
-    stages
-}
-
-/// Why the server may refuse what the look allowed.
-fn guards(row: &Row, commit: &Commit, batch: &[Queued], wants: bool) -> Vec<Document> {
-    let fence = doc! { "$eq": ["$fence", signed(commit.lease.fence)] };
-    let held = doc! { "$and": [statements::held_by(commit.lease.nonce), fence] };
-    let mut guards = vec![
-        doc! { "case": { "$eq": ["$last_commit", commit.id.to_string()] }, "then": refuse("replay") },
-        doc! { "case": { "$not": [held] }, "then": refuse("lost") },
-    ];
-    // The fence pins `handed`, so the prefix was checked by the look.
-    if wants && batch.is_empty() {
-        // G5: released because it is empty, and somebody posted since.
-        guards.push(doc! { "case": { "$ne": ["$mark", row.mark] }, "then": refuse("moved") });
+        (deliveries, charged) = (0, 0);
     }
     if !batch.is_empty() {
-        guards.push(doc! { "case": statements::paused(), "then": refuse("moved") });
-        // A resume sets the counters back.
-        let counted = doc! { "$ne": ["$deliveries", i64::from(row.deliveries)] };
-        guards.push(doc! { "case": counted, "then": refuse("moved") });
+        (deliveries, charged) = row.counts(batch, count > 0);
+        change.set.extend(batch.first().map(|first| ("counted".to_owned(), first.u.into())));
+        change.set.insert("queued", true);
     }
-    guards
+    change.set.extend(doc! { "deliveries": i64::from(deliveries), "charged": i64::from(charged),
+    "handed": row::entries(batch) });
+    let late = row.late.map(|(due, _)| due);
+    if stays {
+        // The lease counts from the look.
+        let deadline = date(row.now.saturating_add(millis(lease.length)));
+        change.set.extend(doc! { "deadline": deadline, "wake_at": deadline });
+        change.min.extend(late.map(|due| ("delayed_at".to_owned(), date(due).into())));
+        return change.statement();
+    }
+    change.set.insert("queued", !is_empty);
+    change.now.push("since");
+    change.unset.push("deadline");
+    match late {
+        Some(due) => _ = change.set.insert("delayed_at", date(due)),
+        None => change.unset.push("delayed_at"),
+    }
+    // When `due` finds it, as `statements::wake` says it.
+    let is_paused = row.paused.is_some() || matches!(commit.verdict, Verdict::Pause { .. });
+    match (late.filter(|_| is_empty), wait) {
+        _ if staged => change.now.push("wake_at"),
+        _ if is_paused => change.unset.push("wake_at"),
+        (None, _) if is_empty => change.unset.push("wake_at"),
+        (None, None) => change.now.push("wake_at"),
+        (due, until) => change.set.extend(due.max(until).map(|at| ("wake_at".to_owned(), date(at).into()))),
+    }
+    change.statement()
 }
 
 fn finish(commit: &Commit, plan: Plan) -> Updated {

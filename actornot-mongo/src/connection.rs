@@ -9,6 +9,7 @@ use mongodb::{Client, Database};
 
 use crate::config::Target;
 use crate::error::{self, Doing};
+use crate::statements::REFUSAL;
 use crate::turn::Line;
 
 /// So long may the server take to answer, beyond what a call waits for its turn. A commit waits for the disks of a
@@ -28,8 +29,8 @@ pub(crate) struct Connection {
 /// What became of one statement of a command.
 pub(crate) enum Outcome {
     Applied,
-    /// The statement refused itself, with this word; nothing of it was applied.
-    Refused(&'static str),
+    /// The entity was not as it was read; nothing of the statement was applied.
+    Refused,
     Failed(Error),
 }
 
@@ -40,8 +41,10 @@ pub(crate) struct Reply {
     errors: BTreeMap<usize, (i32, String)>,
 }
 
-/// What the guards in `statements` say.
-const WORDS: [&str; 5] = ["moved", "replay", "lost", "conflict", "not"];
+/// Two created the same entity, or one exists and is not as it was read; and what a [`Change`] makes the server say.
+///
+/// [`Change`]: crate::statements::Change
+const REFUSED: [i32; 2] = [11000, 66];
 
 impl Reply {
     pub(crate) fn duplicate(&self, index: usize) -> bool {
@@ -50,13 +53,9 @@ impl Reply {
 
     pub(crate) fn outcome(&self, index: usize) -> Outcome {
         let Some((code, message)) = self.errors.get(&index) else { return Outcome::Applied };
-        if *code == 11000 {
-            return Outcome::Refused("moved"); // Two created the same entity.
-        }
-        let said = |word: &&&str| message.contains(&format!("actornot:{word}:"));
-        match WORDS.iter().find(said) {
-            Some(word) => Outcome::Refused(word),
-            None => Outcome::Failed(error::of_code(*code, message, Doing::One)),
+        match REFUSED.contains(code) || message.contains(REFUSAL) {
+            true => Outcome::Refused,
+            false => Outcome::Failed(error::of_code(*code, message, Doing::One)),
         }
     }
 
@@ -128,30 +127,28 @@ impl Connection {
         Ok(Reply { n: crate::codec::int(&answer, "n"), errors })
     }
 
-    /// A read of what a majority holds, from the primary.
-    pub(crate) async fn read(&self, command: Document) -> Result<Vec<Document>, Error> {
-        Ok(self.read_some(command, usize::MAX).await?.unwrap_or_default())
+    /// A read of what a majority holds, from the primary: what it shows stays.
+    pub(crate) async fn read(&self, mut command: Document) -> Result<Vec<Document>, Error> {
+        command.insert("readConcern", mongodb::bson::doc! { "level": "majority" });
+        Ok(self.look(command, usize::MAX).await?.0)
     }
 
-    /// The same, or `None` if it comes to more than so many bytes.
-    pub(crate) async fn read_some(
-        &self,
-        mut command: Document,
-        bytes: usize,
-    ) -> Result<Option<Vec<Document>>, Error> {
-        command.insert("readConcern", mongodb::bson::doc! { "level": "majority" });
+    /// A read of what the primary holds, grants among it that no majority has yet. What it shows may be lost with the
+    /// primary, unless a write behind it is on a majority: the log of the server is kept or lost from one moment on.
+    /// No more once it comes to so many bytes; and whether that was all.
+    pub(crate) async fn look(&self, command: Document, bytes: usize) -> Result<(Vec<Document>, bool), Error> {
         let _turn = self.line.turn().await?;
         let rows = async {
             let mut cursor = self.db.run_cursor_command(command).await?;
             let (mut rows, mut left) = (Vec::new(), bytes);
             while cursor.advance().await? {
-                match left.checked_sub(cursor.current().as_bytes().len()) {
-                    Some(less) => left = less,
-                    None => return Ok(None),
-                }
                 rows.push(cursor.deserialize_current()?);
+                left = match left.checked_sub(cursor.current().as_bytes().len()) {
+                    Some(less) => less,
+                    None => return Ok((rows, false)),
+                };
             }
-            Ok(Some(rows))
+            Ok((rows, true))
         };
         match tokio::time::timeout(self.patience + ANSWER, rows).await {
             Ok(rows) => rows.map_err(|error: mongodb::error::Error| error::map(&error, Doing::Read)),

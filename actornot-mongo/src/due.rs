@@ -1,27 +1,35 @@
-//! Finds entities that want a run.
+//! Finds entities that want a run, and brings what commits have staged to where it goes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actornot_core::{Cursor, Due, DueQuery, EntityId, Error};
+use actornot_core::{Cursor, Due, DueQuery, EntityId, Error, MessageId, NewMessage};
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 
 use crate::MongoQueue;
-use crate::codec::{self, int, moment, name};
+use crate::codec::{self, int, millis, moment, name, text};
 use crate::connection::documents;
-use crate::statements;
+use crate::enqueue::Incoming;
+use crate::statements::{self, update};
+use crate::turn::AGAIN;
 
 /// So many queued messages are checked by each sweep for a poster that died before it told their entity.
 const ORPHANS: i64 = 1000;
+
+/// G4: a relayed id outlives every relayer that is still under way with it.
+const RELAYER_MS: i64 = 600_000;
 
 impl MongoQueue {
     pub(crate) async fn find_due(&self, query: &DueQuery) -> Result<Due, Error> {
         let db = &self.inner.connection;
         let after = query.after.as_ref().map(parse).transpose()?;
         let limit = query.limit as usize;
-        let mut rows = db.read(self.due_command(query, after.as_ref())).await?;
+        // As the primary holds it: whoever was granted an entity a moment ago shall not be reported.
+        let mut rows = db.look(self.due_command(query, after.as_ref()), usize::MAX).await?.0;
         if self.relay_staged(&rows, limit).await? {
             // Their targets may be due now, and so may they.
-            rows = db.read(self.due_command(query, after.as_ref())).await?;
+            rows = db.look(self.due_command(query, after.as_ref()), usize::MAX).await?.0;
         }
         let mut due = Due::default();
         let (mut stale, mut found) = (Vec::new(), 0);
@@ -131,14 +139,15 @@ impl MongoQueue {
         let from = self.inner.swept.lock().map(|from| *from).unwrap_or(Timestamp { time: 0, increment: 0 });
         let told = doc! { "$eq": [{ "$first": "$r.queued" }, true] };
         let settled = doc! { "$in": ["$u", { "$ifNull": [{ "$first": "$r.done.u" }, []] }] };
-        let rows = db.read(doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
+        let command = doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
             { "$match": { "q": { "$exists": true }, "seq": { "$gt": from } } },
             { "$sort": { "seq": 1 } }, { "$limit": ORPHANS },
             { "$lookup": { "from": &db.entities, "localField": "q", "foreignField": "_id", "as": "r", "pipeline": [
                 { "$project": { "queued": 1, "done": 1 } }] } },
             { "$group": { "_id": null, "count": { "$sum": 1 }, "last": { "$max": "$seq" }, "orphans": { "$addToSet": {
                 "$cond": [{ "$or": [told, settled] }, "$$REMOVE", "$q"] } } } },
-        ] }).await?;
+        ] };
+        let (rows, _) = db.look(command, usize::MAX).await?;
         let row = rows.into_iter().next().unwrap_or_default();
         let end = int(&row, "count") < ORPHANS;
         let last = row.get_timestamp("last").ok().filter(|_| !end);
@@ -161,6 +170,155 @@ impl MongoQueue {
             !row.live && row.paused.is_none() && row.waiting().is_none() && !row.head.is_empty()
         };
         Ok(orphans.into_iter().zip(rows).filter(|(_, row)| ready(row)).map(|(entity, _)| entity).collect())
+    }
+}
+
+impl MongoQueue {
+    /// G4: brings the staged sends of these entities to their targets, and their dead letters to theirs. Anybody may,
+    /// twice or at once.
+    pub(crate) async fn relay(&self, entities: &[&EntityId]) -> Result<(), Error> {
+        let db = &self.inner.connection;
+        let names: Vec<Document> = entities.iter().map(|entity| name(entity)).collect();
+        let rows = db
+            .read(doc! { "aggregate": &db.entities, "cursor": {}, "pipeline": [
+            { "$match": { "_id": { "$in": names } } },
+            { "$project": { "outbox": 1, "bury": 1, "now": "$$NOW" } }] })
+            .await?;
+        let (mut letters, mut sends) = (Vec::new(), Vec::new());
+        for row in &rows {
+            let sender = row.get_document("_id").cloned().unwrap_or_default();
+            letters.extend(documents(row, "bury").iter().map(|letter| inter(&sender, letter)));
+            for send in documents(row, "outbox") {
+                let target = codec::entity(&send.get_document("e").cloned().unwrap_or_default())?;
+                sends.push((
+                    sender.clone(),
+                    target,
+                    decode(&send),
+                    codec::moment(row, "now").unwrap_or_default(),
+                ));
+            }
+        }
+        if !letters.is_empty() {
+            db.write(update(&db.messages, letters)).await?.check()?;
+        }
+        let incoming: Vec<Incoming<'_>> = sends
+            .iter()
+            .map(|(sender, target, message, now)| Incoming {
+                entity: target,
+                message,
+                now: *now,
+                hold: Some(sender.clone()),
+            })
+            .collect();
+        let mut marks: Vec<Document> = Vec::new();
+        if !incoming.is_empty() {
+            let inserted = self.insert(&incoming).await?;
+            // How many are new, whether one may be run at once, and when the first delayed one is due.
+            let mut targets: BTreeMap<&EntityId, (i64, bool, Option<i64>)> = BTreeMap::new();
+            for (incoming, inserted) in incoming.iter().zip(inserted) {
+                let (count, queued, due) = targets.entry(incoming.entity).or_default();
+                *count += i64::from(inserted?.is_some());
+                match incoming.due() {
+                    Some(at) => *due = Some(due.map_or(at, |first| first.min(at))),
+                    None => *queued = true,
+                }
+            }
+            marks.extend(targets.into_iter().map(|(target, (count, queued, due))| {
+                let mut stages = statements::bump(count, queued, due);
+                stages.push(statements::wake());
+                doc! { "q": { "_id": name(target) }, "u": stages, "upsert": true }
+            }));
+        }
+        let clear = rows.iter().map(|row| {
+            let of = |field: &str, key: &str| -> Vec<Bson> {
+                documents(row, field).iter().filter_map(|entry| entry.get(key).cloned()).collect()
+            };
+            let without = |field: &str, key: &str| {
+                let gone = doc! { "$in": [format!("$$this.{key}"), of(field, key)] };
+                doc! { "$filter": { "input": format!("${field}"), "cond": { "$not": [gone] } } }
+            };
+            let stages = vec![
+                doc! { "$set": { "outbox": without("outbox", "n"), "bury": without("bury", "u") } },
+                statements::wake(),
+            ];
+            doc! { "q": { "_id": row.get("_id").cloned().unwrap_or(Bson::Null) }, "u": stages }
+        });
+        marks.extend(clear);
+        if marks.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..AGAIN {
+            // In order, and no further than an error: the outbox is cleared when the targets were told.
+            let mut command = update(&db.entities, marks.clone());
+            command.insert("ordered", true);
+            let reply = db.write(command).await?;
+            reply.check()?;
+            // Two created the same entity. What was told before it is not told twice.
+            match (0..marks.len()).find(|index| reply.duplicate(*index)) {
+                Some(told) => drop(marks.drain(..told)),
+                None => break,
+            }
+        }
+        let held = incoming.iter().filter_map(|incoming| {
+            Some((codec::message_name(incoming.entity, incoming.message.id.as_str()), incoming.hold.clone()?))
+        });
+        let (queue, held) = (self.clone(), held.collect());
+        tokio::spawn(async move {
+            if let Err(error) = queue.let_go(held).await {
+                tracing::debug!(%error, "the ids of relayed messages stay remembered");
+            }
+        });
+        Ok(())
+    }
+
+    /// G7: the outbox names them no more; from now on they expire.
+    async fn let_go(&self, held: Vec<(Document, Document)>) -> Result<(), Error> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let db = &self.inner.connection;
+        let later = doc! { "$add": ["$$NOW", RELAYER_MS] };
+        let expires =
+            doc! { "$cond": [{ "$gt": ["$over", Bson::Null] }, { "$max": ["$over", later] }, "$$REMOVE"] };
+        let each = |(id, hold): (Document, Document)| {
+            doc! { "q": { "_id": id, "hold": hold },
+            "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
+        };
+        db.write(update(&db.messages, held.into_iter().map(each).collect())).await?.check()
+    }
+}
+
+/// A dead letter leaves the queue in place: its payload is never copied.
+fn inter(entity: &Document, letter: &Document) -> Document {
+    let u = letter.get_object_id("u").unwrap_or_default();
+    let kind = text(entity, "k");
+    let (error, attempts) = (text(letter, "error"), int(letter, "attempts"));
+    doc! {
+        "q": { "_id": { "e": entity.clone(), "i": text(letter, "i") }, "u": u, "q": entity.clone() },
+        "u": { "$set": { "x": kind, "error": error, "attempts": attempts }, "$unset": { "q": "", "seq": "" },
+               "$currentDate": { "no": { "$type": "timestamp" } } },
+    }
+}
+
+/// A send as the outbox holds it.
+pub(crate) fn stage(envelope: &actornot_core::Envelope) -> Document {
+    let message = &envelope.message;
+    doc! {
+        "n": ObjectId::new(), "e": name(&envelope.entity), "id": message.id.as_str(),
+        "payload": message.payload.as_str(), "headers": codec::headers(&message.headers),
+        "keep": millis(message.retention), "delay": millis(message.delay),
+    }
+}
+
+fn decode(send: &Document) -> NewMessage {
+    let stored = codec::message(send);
+    let duration = |field: &str| std::time::Duration::from_millis(codec::unsigned(int(send, field)));
+    NewMessage {
+        id: MessageId::from_stored(text(send, "id")),
+        payload: stored.payload,
+        headers: stored.headers,
+        delay: duration("delay"),
+        retention: duration("keep"),
     }
 }
 

@@ -2,18 +2,60 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actornot_core::{Admission, Enqueue, Enqueued, EntityId, Error, Grant, Inspect as _};
-use mongodb::bson::{Document, doc};
+use actornot_core::{
+    Admission, Enqueue, Enqueued, EntityId, Error, Grant, Headers, Inspect as _, NewMessage,
+};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Document, Timestamp, doc};
 
 use crate::MongoQueue;
-use crate::codec::{self, name};
+use crate::codec::{self, millis, name};
 use crate::connection::Outcome;
 use crate::error::after_write;
-use crate::lock::{Step, answer};
+use crate::lock::{Posted, Step, answer};
 use crate::row::{Queued, Row};
-use crate::slice::Incoming;
-use crate::statements::{self, update, wake};
+use crate::slice::COMMAND_BYTES;
+use crate::statements::{concern, update, weakly};
 use crate::turn::{AGAIN, crowded};
+
+/// A message on its way in.
+pub(crate) struct Incoming<'a> {
+    pub(crate) entity: &'a EntityId,
+    pub(crate) message: &'a NewMessage,
+    /// The server's clock, as a look returned it.
+    pub(crate) now: i64,
+    /// Who sent it, while its outbox still names it.
+    pub(crate) hold: Option<Document>,
+}
+
+impl Incoming<'_> {
+    /// When it is due, if it is delayed.
+    pub(crate) fn due(&self) -> Option<i64> {
+        (!self.message.delay.is_zero()).then(|| self.now.saturating_add(millis(self.message.delay)))
+    }
+
+    fn encode(&self, u: ObjectId) -> Document {
+        let message = self.message;
+        let mut row = doc! {
+            "_id": codec::message_name(self.entity, message.id.as_str()), "u": u,
+            "at": codec::date(self.now), "keep": millis(message.retention),
+            // The server draws it while it inserts: the only order (G2).
+            "seq": Timestamp { time: 0, increment: 0 },
+            "payload": message.payload.as_str(), "headers": codec::headers(&message.headers),
+        };
+        match self.due() {
+            Some(due) => row.extend(doc! { "d": name(self.entity), "due": codec::date(due) }),
+            None => _ = row.insert("q", name(self.entity)),
+        }
+        if let Some(hold) = &self.hold {
+            row.insert("hold", hold.clone());
+        }
+        row
+    }
+}
+
+/// What became of an [`Incoming`]: its incarnation, or `None` for an id that was accepted before.
+pub(crate) type Inserted = Result<Option<ObjectId>, Error>;
 
 /// What became of the messages of an item, and what its entity must be told.
 #[derive(Default)]
@@ -21,15 +63,28 @@ struct Stored {
     admissions: Vec<Admission>,
     failed: Option<Error>,
     own: Vec<Queued>,
-    count: i64,
-    queued: bool,
-    due: Option<i64>,
+    posted: Posted,
 }
 
 impl Stored {
     fn is_known(&self) -> bool {
         self.admissions.contains(&Admission::Duplicate)
     }
+
+    /// What its entity must be told.
+    fn posted(&self, row: &Row) -> Posted {
+        let Posted { count, queued, due } = self.posted;
+        if !self.is_known() {
+            return Posted { count, queued, due };
+        }
+        // Whoever stored a known id may have died before it told the entity, of a delayed message too.
+        let late = row.late.map(|(due, _)| due);
+        Posted { count, queued: queued || !row.head.is_empty(), due: due.into_iter().chain(late).min() }
+    }
+}
+
+pub(crate) fn size(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
 }
 
 impl MongoQueue {
@@ -38,10 +93,98 @@ impl MongoQueue {
         items: &[Enqueue],
     ) -> Result<Vec<Result<Enqueued, Error>>, Error> {
         let entities: Vec<&EntityId> = items.iter().map(|item| &item.entity).collect();
+        // From here on, whoever holds one of them has to look.
+        entities.iter().for_each(|entity| drop(self.inner.held.take(entity)));
         let most = items.iter().filter_map(|item| Some(item.lock.as_ref()?.max_batch)).max().unwrap_or(1);
-        let mut rows = self.look(&entities, most).await?;
+        let mut rows = self.glance(&entities, items.iter().any(|item| item.lock.is_some())).await?;
+        // The queue is read only for a grant, or where a message has to join it first.
+        let reads = |(item, row): (&Enqueue, &Row)| {
+            let due = row.staged || row.delayed_at.is_some_and(|at| at <= row.now);
+            let grants = |nonce| row.is_held_by(nonce) || row.is_free(nonce);
+            due || item.lock.as_ref().is_some_and(|lock| !row.is_quiet() && grants(lock.nonce))
+        };
+        let reads: Vec<usize> = (0..)
+            .zip(items.iter().zip(&rows))
+            .filter(|(_, both)| reads(*both))
+            .map(|(index, _)| index)
+            .collect();
+        for row in &mut rows {
+            row.complete = row.is_quiet();
+        }
+        if !reads.is_empty() {
+            let entities: Vec<&EntityId> =
+                reads.iter().filter_map(|index| entities.get(*index).copied()).collect();
+            for (index, row) in reads.iter().zip(self.look(&entities, most).await?) {
+                rows.get_mut(*index).into_iter().for_each(|slot| *slot = row.clone());
+            }
+        }
         let mut stored = self.store(items, &rows).await?;
         self.mark(items, &mut stored, &mut rows, most).await.map_err(after_write)
+    }
+
+    /// G1, G2, G7: stores messages, byte for byte, whose ids were not accepted within their retention.
+    pub(crate) async fn insert(&self, messages: &[Incoming<'_>]) -> Result<Vec<Inserted>, Error> {
+        let all: Vec<usize> = (0..messages.len()).collect();
+        let mut inserted: Vec<Inserted> = messages.iter().map(|_| Ok(None)).collect();
+        self.insert_some(messages, &all, &mut inserted).await?;
+        let known = |inserted: &[Inserted]| -> Vec<usize> {
+            all.iter().copied().filter(|index| matches!(inserted.get(*index), Some(Ok(None)))).collect()
+        };
+        let known = known(&inserted);
+        if known.is_empty() {
+            return Ok(inserted);
+        }
+        // Known, but perhaps no longer within the retention: the server's own sweep comes once in a minute.
+        let db = &self.inner.connection;
+        let ids = known.iter().filter_map(|index| messages.get(*index));
+        let ids: Vec<Document> =
+            ids.map(|incoming| codec::message_name(incoming.entity, incoming.message.id.as_str())).collect();
+        let expired = doc! { "_id": { "$in": ids }, "expires": { "$exists": true },
+        "$expr": { "$lte": ["$expires", "$$NOW"] } };
+        let delete = doc! { "delete": &db.messages, "deletes": [{ "q": expired, "limit": 0 }],
+        "writeConcern": concern() };
+        let deleted = db.write(delete).await.map_err(after_write)?;
+        if deleted.n > 0 {
+            self.insert_some(messages, &known, &mut inserted).await.map_err(after_write)?;
+        }
+        Ok(inserted)
+    }
+
+    async fn insert_some(
+        &self,
+        messages: &[Incoming<'_>],
+        which: &[usize],
+        inserted: &mut [Inserted],
+    ) -> Result<(), Error> {
+        let db = &self.inner.connection;
+        let (mut rest, mut written) = (which, false);
+        while !rest.is_empty() {
+            let (mut bytes, mut rows, mut names) = (0, Vec::new(), Vec::new());
+            for index in rest {
+                let Some(incoming) = messages.get(*index) else { continue };
+                bytes += 2048 + incoming.message.payload.len() + size(&incoming.message.headers);
+                if bytes > COMMAND_BYTES && !rows.is_empty() {
+                    break;
+                }
+                let u = ObjectId::new();
+                names.push((*index, u));
+                rows.push(incoming.encode(u));
+            }
+            rest = rest.get(names.len()..).unwrap_or_default();
+            let command = doc! { "insert": &db.messages, "documents": rows, "ordered": false,
+            "writeConcern": concern() };
+            let reply = db.write(command).await;
+            let reply = if written { reply.map_err(after_write)? } else { reply? };
+            written = true;
+            for (position, (index, u)) in names.into_iter().enumerate() {
+                let Some(slot) = inserted.get_mut(index) else { continue };
+                *slot = match reply.failed(position) {
+                    Some(error) => Err(after_write(error)),
+                    None => Ok((!reply.duplicate(position)).then_some(u)),
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Inserts what is new and has room.
@@ -108,11 +251,12 @@ impl MongoQueue {
                     }
                 }
                 Ok(Some(u)) => {
-                    stored.count += 1;
+                    let posted = &mut stored.posted;
+                    posted.count += 1;
                     match incoming.due() {
-                        Some(due) => stored.due = Some(stored.due.map_or(due, |first| first.min(due))),
+                        Some(due) => posted.due = Some(posted.due.map_or(due, |first| first.min(due))),
                         None => {
-                            stored.queued = true;
+                            posted.queued = true;
                             let message = actornot_core::StoredMessage {
                                 id: incoming.message.id.clone(),
                                 payload: incoming.message.payload.clone(),
@@ -164,23 +308,30 @@ impl MongoQueue {
         self.look_again(items, stored, rows, &known, most).await?;
         let mut open: Vec<usize> = (0..items.len()).collect();
         for _ in 0..AGAIN {
-            let mut steps = Vec::with_capacity(open.len());
+            let (mut steps, mut statements) =
+                (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
             for index in &open {
                 if let (Some(item), Some(stored), Some(row)) =
                     (items.get(*index), stored.get(*index), rows.get(*index))
                 {
-                    steps.push((*index, step(item, stored, row)));
+                    let (step, statement) = step(item, stored, row);
+                    steps.push((*index, step));
+                    statements.push(statement);
                 }
             }
-            let statements: Vec<Document> = steps.iter().zip(&open).filter_map(|((_, (_, stages)), index)| {
-                Some(doc! { "q": { "_id": name(&items.get(*index)?.entity) }, "u": stages.clone(), "upsert": true })
-            }).collect();
-            let reply = db.write(update(&db.entities, statements)).await?;
+            // The messages are on a majority. A grant may be lost with its server, and is then another's; but what is only
+            // told would wait for a sweep, and who reads behind this call shall find the entity.
+            let weak = |(index, step): &(usize, Step)| {
+                let is_new = rows.get(*index).is_none_or(|row| row.fence.is_none() || row.gone);
+                matches!(step, Step::Grant(..)) && !is_new && !stored.get(*index).is_none_or(Stored::is_known)
+            };
+            let write = if steps.iter().all(weak) { weakly } else { update };
+            let reply = db.write(write(&db.entities, statements)).await?;
             let (mut moved, mut granted) = (Vec::new(), Vec::new());
-            for (position, (index, (step, _))) in steps.into_iter().enumerate() {
+            for (position, (index, step)) in steps.into_iter().enumerate() {
                 match reply.outcome(position) {
                     Outcome::Applied => granted.push((index, step)),
-                    Outcome::Refused(_) => moved.push(index),
+                    Outcome::Refused => moved.push(index),
                     Outcome::Failed(error) => {
                         if let Some(slot) = answers.get_mut(index) {
                             *slot = Some(Err(after_write(error)));
@@ -195,7 +346,9 @@ impl MongoQueue {
                     continue;
                 };
                 let grant: Option<Grant> = match &item.lock {
-                    Some(request) => answer(self, &item.entity, request, row, step).await?,
+                    Some(request) => {
+                        answer(self, &item.entity, request, row, step, Some(&stored.posted(row))).await?
+                    }
                     None => None,
                 };
                 *slot = Some(match &stored.failed {
@@ -236,26 +389,24 @@ impl MongoQueue {
     }
 }
 
-/// What to do with the entity of an item: the stages of its update.
-fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Vec<Document>) {
-    let queued = stored.queued || stored.is_known() && !row.head.is_empty();
-    // Whoever stored a known id may have died before it told the entity, of a delayed message too.
-    let late = row.late.filter(|_| stored.is_known()).map(|(due, _)| due);
-    let bump = statements::bump(stored.count, queued, stored.due.into_iter().chain(late).min());
-    let Some(request) = &item.lock else { return (Step::None, [bump, vec![wake()]].concat()) };
+/// What to do with the entity of an item, and the update that does it.
+fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Document) {
+    let posted = stored.posted(row);
+    let Some(request) = &item.lock else {
+        return (Step::None, posted.statement(&item.entity, row, false));
+    };
     let mut head = row.head.clone();
     if !row.more {
         head.extend(stored.own.iter().cloned());
     }
     match Step::of(row, request, head) {
-        Step::None if row.live && !row.is_held_by(request.nonce) => {
-            let guard = doc! { "$cond": [statements::live(), "$mark", statements::refuse("moved")] };
-            (Step::None, [vec![doc! { "$set": { "mark": guard } }], bump, vec![wake()]].concat())
+        Step::None => {
+            let locked = row.live && !row.is_held_by(request.nonce);
+            (Step::None, posted.statement(&item.entity, row, locked))
         }
-        Step::None => (Step::None, [bump, vec![wake()]].concat()),
         step => {
-            let stages = step.stages(row, request, bump);
-            (step, stages)
+            let statement = step.statement(&item.entity, row, request, Some(&posted));
+            (step, statement)
         }
     }
 }

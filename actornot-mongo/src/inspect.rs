@@ -15,7 +15,7 @@ use crate::codec::{self, int, literal, name, small, text, unsigned};
 use crate::connection::{Outcome, documents};
 use crate::error::after_write;
 use crate::row::Row;
-use crate::statements::{self, refuse, update, wake};
+use crate::statements::{self, Change, refuse, update, wake};
 use crate::turn::{AGAIN, crowded};
 
 #[async_trait]
@@ -185,7 +185,7 @@ impl Inspect for MongoQueue {
             match reply.outcome(0) {
                 Outcome::Applied => return Ok(reply.n > 0),
                 // Something was posted meanwhile: what its entity was told must stay true.
-                Outcome::Refused(_) => {}
+                Outcome::Refused => {}
                 Outcome::Failed(error) => return Err(after_write(error)),
             }
         }
@@ -253,15 +253,18 @@ impl MongoQueue {
         Err(crowded())
     }
 
-    /// Whether this server words a failed conversion so that the guards' words are found in it.
+    /// Whether this server refuses a statement in the ways that are counted on.
     pub(crate) async fn try_guard(&self) -> Result<(), Error> {
         let db = &self.inner.connection;
-        let stages = vec![doc! { "$set": { "version": refuse("not") } }];
+        let stages = vec![doc! { "$set": { "version": refuse() } }];
         let statement = doc! { "q": { "_id": "guard" }, "u": stages, "upsert": true };
-        let reply = db.write(update(&db.meta, vec![statement])).await?;
-        match reply.outcome(0) {
-            Outcome::Refused(_) => Ok(()),
-            Outcome::Failed(error) if error.kind() == ErrorKind::AccessDenied => Err(error),
+        let mut change = Change::default();
+        change.filter.insert("_id", "guard");
+        change.inc.insert("version", 1);
+        let reply = db.write(update(&db.meta, vec![statement, change.statement()])).await?;
+        match (reply.outcome(0), reply.outcome(1)) {
+            (Outcome::Refused, Outcome::Refused) => Ok(()),
+            (Outcome::Failed(error), _) if error.kind() == ErrorKind::AccessDenied => Err(error),
             _ => Err(Error::new(
                 ErrorKind::Incompatible,
                 "this server reports a refused update in words that actornot-mongo does not know",

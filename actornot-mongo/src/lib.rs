@@ -33,6 +33,7 @@ use mongodb::bson::Timestamp;
 use crate::config::Target;
 use crate::connection::Connection;
 use crate::heartbeat::MongoHeartbeat;
+use crate::lock::Held;
 
 /// Queues, locks and states in a MongoDB replica set, or a standalone server.
 ///
@@ -47,6 +48,7 @@ struct Inner {
     connection: Connection,
     /// How far the search for messages that nobody was told of has come.
     swept: Mutex<Timestamp>,
+    held: Held,
 }
 
 impl MongoQueue {
@@ -107,7 +109,7 @@ impl MongoQueue {
         let target = config.check().await?;
         let connection = Connection::new(&target, target.connections)?;
         let swept = Mutex::new(Timestamp { time: 0, increment: 0 });
-        let queue = Self { inner: Arc::new(Inner { target, connection, swept }) };
+        let queue = Self { inner: Arc::new(Inner { target, connection, swept, held: Held::default() }) };
         queue.refuse_unsafe().await?;
         let connection = &queue.inner.connection;
         if install {

@@ -1,14 +1,17 @@
 //! Grants, and handing them back.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use actornot_core::{Commit, EntityId, Error, Grant, Lease, LockRequest, Next, TryLock, Updated};
 use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
-use crate::codec::{date, millis, name};
+use crate::codec::{date, millis, name, unsigned};
 use crate::connection::Outcome;
 use crate::error::after_write;
-use crate::row::{Queued, Row, batch, handed};
-use crate::statements::{self, refuse, signed, update, wake};
+use crate::row::{self, Queued, Row, batch, handed};
+use crate::statements::{self, Change, refuse, signed, update, wake, weakly};
 use crate::turn::{AGAIN, crowded};
 
 /// What a request for a lock comes to, after a look.
@@ -16,8 +19,8 @@ pub(crate) enum Step {
     None,
     /// The reply was lost: the same grant again, counted once.
     Mine,
-    /// Free, and this is to be run.
-    Grant(Vec<Queued>),
+    /// Free, and this is to be run; whether it is all there is.
+    Grant(Vec<Queued>, bool),
 }
 
 impl Step {
@@ -26,31 +29,125 @@ impl Step {
         if row.is_held_by(request.nonce) && !row.handed.is_empty() {
             return Self::Mine;
         }
-        head.truncate(request.max_batch.min(row.limit()).max(1) as usize);
-        if head.is_empty() || !row.is_free(request.nonce) { Self::None } else { Self::Grant(head) }
+        let most = request.max_batch.min(row.limit()).max(1) as usize;
+        let whole = row.complete && !row.more && head.len() <= most;
+        head.truncate(most);
+        if head.is_empty() || !row.is_free(request.nonce) { Self::None } else { Self::Grant(head, whole) }
     }
 
-    /// The update that binds it to the row as it was read, with `between` behind the guard.
-    pub(crate) fn stages(&self, row: &Row, request: &LockRequest, between: Vec<Document>) -> Vec<Document> {
+    /// The update that binds it to the row as it was read, with what is told of new messages.
+    pub(crate) fn statement(
+        &self,
+        entity: &EntityId,
+        row: &Row,
+        request: &LockRequest,
+        posted: Option<&Posted>,
+    ) -> Document {
         let length = millis(request.length);
-        let (guard, set) = match self {
-            Self::None => (Vec::new(), Vec::new()),
-            Self::Mine => {
+        let batch = match self {
+            Self::Grant(batch, _) => batch,
+            Self::Mine | Self::None => {
                 let same = doc! { "$eq": ["$fence", signed(row.fence.unwrap_or_default())] };
                 let mine = doc! { "$and": [statements::held_by(request.nonce), same] };
-                let guard = doc! { "$cond": [mine, "$fence", statements::refuse("moved")] };
+                let guard = doc! { "$cond": [mine, "$fence", statements::refuse()] };
                 let renewed = doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } };
-                (vec![doc! { "$set": { "fence": guard } }], vec![renewed])
+                let between = posted.map(Posted::stages).unwrap_or_default();
+                let stages =
+                    [vec![doc! { "$set": { "fence": guard } }], between, vec![renewed, wake()]].concat();
+                return doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true };
             }
-            Self::Grant(batch) => (
-                vec![statements::grant_guard(row.fence, row.deliveries, row.now)],
-                vec![
-                    statements::hand(&handed(batch)),
-                    statements::grant_set(request.nonce, length, row.limit()),
-                ],
-            ),
         };
-        [guard, between, set, vec![wake()]].concat()
+        let mut change = Change::of(entity);
+        let fence = signed(row.fence.unwrap_or_else(|| unsigned(row.now)));
+        match row.fence {
+            None => change.create(row.now),
+            Some(_) => {
+                // Every grant and every commit raises the fence; a resume sets the counters back; a lease that has run
+                // out may be extended, and what is free may be paused.
+                change.filter.extend(doc! { "fence": fence, "deliveries": i64::from(row.deliveries) });
+                change.when("paused", false);
+                match row.deadline {
+                    Some(deadline) => _ = change.filter.insert("deadline", date(deadline)),
+                    None => change.when("deadline", false),
+                }
+            }
+        }
+        if row.gone {
+            change.unset.push("gone");
+        }
+        if let Some(posted) = posted {
+            posted.tell(row, &mut change);
+        }
+        // The lease counts from the look (G3). The counters rise before the run (G6).
+        let (deadline, (deliveries, charged)) = (date(row.now + length), row.counts(batch, false));
+        change.set.extend(doc! {
+            "fence": fence + 1, "nonce": request.nonce.to_string(), "deadline": deadline, "wake_at": deadline,
+            "batch_limit": i64::from(row.limit()), "handed": row::entries(batch),
+            "deliveries": i64::from(deliveries), "charged": i64::from(charged),
+        });
+        change.set.extend(batch.first().map(|first| ("counted".to_owned(), first.u.into())));
+        change.statement()
+    }
+}
+
+/// Messages that were posted: so many, whether one may be run at once, and when the first delayed one is due.
+#[derive(Default)]
+pub(crate) struct Posted {
+    pub(crate) count: i64,
+    pub(crate) queued: bool,
+    pub(crate) due: Option<i64>,
+}
+
+impl Posted {
+    /// For an entity in whatever state.
+    pub(crate) fn stages(&self) -> Vec<Document> {
+        statements::bump(self.count, self.queued, self.due)
+    }
+
+    /// For one that is bound to its row.
+    fn tell(&self, row: &Row, change: &mut Change) {
+        match row.fence {
+            None => change.set.extend(doc! { "mark": 1_i64, "pending": self.count }),
+            Some(_) => change.inc.extend(doc! { "mark": 1_i64, "pending": self.count }),
+        }
+        if self.queued {
+            change.set.insert("queued", true);
+        }
+        if let Some(due) = self.due {
+            change.min.insert("delayed_at", date(due));
+        }
+    }
+
+    /// The update that tells an entity. Where it wakes does not change if it is locked or has a queue already, and is
+    /// now if it was idle; the rest is the server's to compute.
+    pub(crate) fn statement(&self, entity: &EntityId, row: &Row, locked: bool) -> Document {
+        let mut change = Change::of(entity);
+        let idle = row.paused.is_none() && row.waiting().is_none() && !row.staged;
+        match row.fence {
+            _ if self.due.is_some() || !self.queued || row.gone => return self.anyhow(entity, locked),
+            Some(_) if locked => change.when("deadline", true),
+            Some(_) if row.queued => _ = change.filter.insert("queued", true),
+            Some(_) if row.deadline.is_some() => change.when("deadline", true),
+            Some(fence) if idle => {
+                change.filter.insert("fence", signed(fence));
+                change.when("paused", false);
+                change.now.extend(["since", "wake_at"]);
+            }
+            None => {
+                change.create(row.now);
+                change.now.push("wake_at");
+            }
+            Some(_) => return self.anyhow(entity, locked),
+        }
+        self.tell(row, &mut change);
+        change.statement()
+    }
+
+    fn anyhow(&self, entity: &EntityId, locked: bool) -> Document {
+        let guard = doc! { "$cond": [statements::locked(), "$mark", refuse()] };
+        let guard = if locked { vec![doc! { "$set": { "mark": guard } }] } else { Vec::new() };
+        let stages = [guard, self.stages(), vec![wake()]].concat();
+        doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true }
     }
 }
 
@@ -61,6 +158,7 @@ pub(crate) async fn answer(
     request: &LockRequest,
     row: &Row,
     step: Step,
+    posted: Option<&Posted>,
 ) -> Result<Option<Grant>, Error> {
     let (fence, batch) = match step {
         Step::None => return Ok(None),
@@ -72,10 +170,14 @@ pub(crate) async fn answer(
             let counts = (row.deliveries, row.charged);
             (row.fence.unwrap_or_default(), batch(messages, counts, row.batch_limit))
         }
-        Step::Grant(messages) => {
+        Step::Grant(messages, whole) => {
             let counts = row.counts(&messages, false);
-            let before = row.fence.unwrap_or_else(|| crate::codec::unsigned(row.now));
-            (before + 1, batch(messages, counts, row.limit()))
+            let fence = row.fence.unwrap_or_else(|| unsigned(row.now)) + 1;
+            let is_delayed = row.late.is_some() || row.delayed_at.is_some();
+            let whole = whole && !is_delayed && posted.is_none_or(|posted| posted.due.is_none());
+            let marks = i64::from(posted.is_some());
+            queue.inner.held.keep(entity, whole.then(|| row.granted(request.nonce, fence, &messages, marks)));
+            (fence, batch(messages, counts, row.limit()))
         }
     };
     let lease = Lease { entity: entity.clone(), nonce: request.nonce, fence, length: request.length };
@@ -106,22 +208,22 @@ impl MongoQueue {
                     set(&mut answers, index, Ok(None));
                     continue;
                 }
-                let stages = step.stages(&row, &item.request, vec![statements::fresh()]);
-                statements.push(doc! { "q": { "_id": name(&item.entity) }, "u": stages, "upsert": true });
+                statements.push(step.statement(&item.entity, &row, &item.request, None));
                 steps.push((index, item, row, step));
             }
             open.clear();
             if statements.is_empty() {
                 break;
             }
-            let reply = db.write(update(&db.entities, statements)).await?;
+            // A grant may be lost with its server: its commit is then refused. Nobody waits for a majority.
+            let reply = db.write(weakly(&db.entities, statements)).await?;
             for (position, (index, item, row, step)) in steps.into_iter().enumerate() {
                 match reply.outcome(position) {
                     Outcome::Applied => {
-                        let grant = answer(self, &item.entity, &item.request, &row, step).await;
+                        let grant = answer(self, &item.entity, &item.request, &row, step, None).await;
                         set(&mut answers, index, grant);
                     }
-                    Outcome::Refused(_) => open.push((index, item)),
+                    Outcome::Refused => open.push((index, item)),
                     Outcome::Failed(error) => set(&mut answers, index, Err(error)),
                 }
             }
@@ -151,6 +253,7 @@ impl MongoQueue {
     }
 
     pub(crate) async fn release_slice(&self, leases: &[Lease]) -> Result<Vec<Result<bool, Error>>, Error> {
+        leases.iter().for_each(|lease| drop(self.inner.held.take(&lease.entity)));
         held(&self.inner.connection, leases, statements::release).await
     }
 }
@@ -159,6 +262,10 @@ impl MongoQueue {
 impl MongoQueue {
     /// The commit was applied before; this is how things stand now.
     pub(crate) async fn repeat(&self, commit: &Commit, row: &Row) -> Result<Updated, Error> {
+        // What was seen may not be on a majority yet; a write that changes nothing waits until it is.
+        let db = &self.inner.connection;
+        let nothing = Change::of(&commit.lease.entity).statement();
+        db.write(update(&db.entities, vec![nothing])).await?.check()?;
         if !row.is_held_by(commit.lease.nonce) {
             return Ok(Updated::Released { next_due: row.next_due() });
         }
@@ -192,7 +299,7 @@ impl MongoQueue {
             // Also the counters, which a resume sets back.
             let counted = doc! { "$eq": ["$deliveries", i64::from(row.deliveries)] };
             let ours = doc! { "$and": [statements::held_by(nonce), same, empty, unpaused, counted] };
-            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse("moved")] };
+            let raised = doc! { "$cond": [ours, { "$add": ["$fence", 1_i64] }, refuse()] };
             let mut stages = vec![doc! { "$set": { "fence": raised } }];
             if next.is_empty() {
                 stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
@@ -213,7 +320,7 @@ impl MongoQueue {
                     let fence = row.fence.unwrap_or_default() + 1;
                     return Ok(Updated::Continue { fence, batch: batch(next, counts, row.batch_limit) });
                 }
-                Outcome::Refused(_) => {}
+                Outcome::Refused => {}
                 Outcome::Failed(error) => return Err(error.with_entity(entity)),
             }
         }
@@ -225,6 +332,33 @@ impl MongoQueue {
         let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
         let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
         Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
+    }
+}
+
+/// Rows of entities that were granted here, as they have been since unless somebody else told them of a message: a commit
+/// that finds nothing else to do needs no look. The server refuses it otherwise.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<BTreeMap<EntityId, Row>>);
+
+/// Of so many; then all are forgotten, and commits look.
+const HELD: usize = 4096;
+
+impl Held {
+    /// After a grant; none if there is more to do than what was handed out.
+    fn keep(&self, entity: &EntityId, row: Option<Row>) {
+        let Ok(mut held) = self.0.lock() else { return };
+        if held.len() >= HELD {
+            held.clear();
+        }
+        match row {
+            Some(row) => held.insert(entity.clone(), row),
+            None => held.remove(entity),
+        };
+    }
+
+    /// What is known of it, once.
+    pub(crate) fn take(&self, entity: &EntityId) -> Option<Row> {
+        self.0.lock().ok()?.remove(entity)
     }
 }
 
@@ -240,7 +374,7 @@ pub(crate) async fn held(
     let reply = db.write(update(&db.entities, leases.iter().map(each).collect())).await?;
     let outcome = |index: usize| match reply.outcome(index) {
         Outcome::Applied => Ok(true),
-        Outcome::Refused(_) => Ok(false),
+        Outcome::Refused => Ok(false),
         Outcome::Failed(error) => Err(error),
     };
     Ok((0..leases.len()).map(outcome).collect())

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use actornot_core::{HandedOut, Nonce, StoredMessage, StoredState, Waiting};
-use mongodb::bson::Document;
+use actornot_core::{HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
 use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Document, doc};
 
 use crate::codec::{self, int, moment, optional, small, unsigned};
 use crate::connection::documents;
+
+/// An entity remembers so many messages that were settled, without anybody having seen that they are gone.
+pub(crate) const DONE: usize = 32;
 
 /// A queued message, with the name of its incarnation: an id may be accepted anew after its retention.
 #[derive(Debug, Clone)]
@@ -16,8 +19,8 @@ pub(crate) struct Queued {
     pub(crate) message: StoredMessage,
 }
 
-/// One entity as a majority holds it; times in milliseconds of the server's clock.
-#[derive(Debug)]
+/// One entity as the primary holds it; times in milliseconds of the server's clock.
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) now: i64,
     /// None: it was never stored.
@@ -30,12 +33,12 @@ pub(crate) struct Row {
     pub(crate) handed: Vec<(String, ObjectId)>,
     pub(crate) deliveries: u32,
     pub(crate) charged: u32,
-    counted: Option<ObjectId>,
+    pub(crate) counted: Option<ObjectId>,
     pub(crate) batch_limit: u32,
     pub(crate) pending: u64,
     pub(crate) mark: i64,
     pub(crate) queued: bool,
-    delayed_at: Option<i64>,
+    pub(crate) delayed_at: Option<i64>,
     wait: Option<(Waiting, i64)>,
     pub(crate) paused: Option<String>,
     pub(crate) last_error: Option<String>,
@@ -43,64 +46,73 @@ pub(crate) struct Row {
     pub(crate) state: Option<StoredState>,
     /// What is queued, in order, as far as it fits into one row.
     pub(crate) head: Vec<Queued>,
-    /// More is queued than `head` has, and was left out for its size.
+    /// More is queued than `head` has, and was left out for its size. Without what the commit that asked settles.
     pub(crate) more: bool,
-    /// What the commit that asked settles, as far as it is stored.
-    pub(crate) going: Vec<ObjectId>,
-    /// Settled by the last commit, and still stored.
-    pub(crate) left: Vec<(Document, ObjectId)>,
+    /// Nothing is queued but `head`.
+    pub(crate) complete: bool,
+    /// Settled by earlier commits, and perhaps still stored.
+    pub(crate) done: Vec<(Document, ObjectId)>,
+    /// Of these, what is; nothing can be said if the queue was not read.
+    pub(crate) left: Option<Vec<(Document, ObjectId)>>,
     /// When the first delayed message is due, and whether that is over.
     pub(crate) late: Option<(i64, bool)>,
 }
 
 impl Row {
-    pub(crate) fn decode(row: &Document) -> Self {
-        let u = |row: &Document| row.get_object_id("u").unwrap_or_default();
+    /// From its document; nothing is known of its queue.
+    pub(crate) fn decode(row: Document) -> Self {
         let wait = row.get_document("wait").ok().and_then(|wait| {
             let why = wait.get_str("why").ok().and_then(Waiting::parse).unwrap_or(Waiting::Backoff);
             Some((why, moment(wait, "until")?))
         });
-        let name = |row: &Document| row.get_document("_id").cloned().unwrap_or_default();
+        let u = |row: &Document| row.get_object_id("u").unwrap_or_default();
         let stored = row.contains_key("fence");
-        // A redriven letter has the id of what was settled, and is another incarnation.
-        let done: Vec<ObjectId> = documents(row, "done").iter().map(u).collect();
-        let queue = documents(row, "head");
-        let going = |row: &&Document| int(row, "size") == 0;
-        let bare = |row: &Document| row.get_bool("bare").unwrap_or(false);
+        let settled = |row: &Document| (row.get_document("id").cloned().unwrap_or_default(), u(row));
+        let done: Vec<(Document, ObjectId)> = documents(&row, "done").iter().map(settled).collect();
+        let (now, deadline) = (moment(&row, "now").unwrap_or_default(), moment(&row, "deadline"));
         Self {
-            going: queue.iter().filter(going).map(u).collect(),
-            more: queue.iter().any(|row| bare(row) && !going(&row)),
-            now: moment(row, "now").unwrap_or_default(),
-            fence: stored.then(|| unsigned(int(row, "fence"))),
+            now,
+            fence: stored.then(|| unsigned(int(&row, "fence"))),
             gone: row.get_bool("gone").unwrap_or(false),
-            nonce: optional(row, "nonce"),
-            deadline: moment(row, "deadline"),
-            live: row.get_bool("live").unwrap_or(false),
-            last_commit: optional(row, "last_commit"),
-            handed: documents(row, "handed").iter().map(|row| (codec::text(row, "i"), u(row))).collect(),
-            deliveries: small(int(row, "deliveries")),
-            charged: small(int(row, "charged")),
+            nonce: optional(&row, "nonce"),
+            deadline,
+            // One that ends later than the longest lease was left by a clock that was set back (G3).
+            live: deadline
+                .is_some_and(|at| now < at && at <= now.saturating_add(codec::millis(Limits::LEASE))),
+            last_commit: optional(&row, "last_commit"),
+            handed: documents(&row, "handed").iter().map(|row| (codec::text(row, "i"), u(row))).collect(),
+            deliveries: small(int(&row, "deliveries")),
+            charged: small(int(&row, "charged")),
             counted: row.get_object_id("counted").ok(),
-            batch_limit: if stored { small(int(row, "batch_limit")) } else { u32::MAX },
-            pending: unsigned(int(row, "pending")),
-            mark: int(row, "mark"),
+            batch_limit: if stored { small(int(&row, "batch_limit")) } else { u32::MAX },
+            pending: unsigned(int(&row, "pending")),
+            mark: int(&row, "mark"),
             queued: row.get_bool("queued").unwrap_or(false),
-            delayed_at: moment(row, "delayed_at"),
+            delayed_at: moment(&row, "delayed_at"),
             wait,
-            paused: optional(row, "paused"),
-            last_error: optional(row, "last_error"),
+            paused: optional(&row, "paused"),
+            last_error: optional(&row, "last_error"),
             staged: row.get_bool("staged").unwrap_or(false),
-            state: codec::state(row),
-            head: queue.iter().filter(|row| !bare(row)).map(queued).collect(),
-            left: documents(row, "left")
-                .iter()
-                .map(|row| (name(row), u(row)))
-                .filter(|(_, u)| done.contains(u))
-                .collect(),
-            late: documents(row, "late")
-                .first()
-                .and_then(|row| Some((moment(row, "due")?, row.get_bool("over").unwrap_or(false)))),
+            state: codec::state(&row),
+            done,
+            head: Vec::new(),
+            more: false,
+            complete: false,
+            left: None,
+            late: None,
         }
+    }
+
+    /// What a commit that settles so many takes away.
+    pub(crate) fn going(&self, settles: usize) -> impl Iterator<Item = ObjectId> {
+        self.handed.iter().take(settles).map(|(_, u)| *u)
+    }
+
+    /// Nothing is known to be queued, due or under way, so a grant may go without reading the queue: whoever has stored a
+    /// message and not told the entity has not been answered, and the order leaves him free (G2).
+    pub(crate) fn is_quiet(&self) -> bool {
+        let done = self.done.len() < DONE;
+        !self.queued && self.deadline.is_none() && self.delayed_at.is_none() && !self.staged && done
     }
 
     /// Locked by this grant, whether or not its lease has run out meanwhile.
@@ -140,6 +152,24 @@ impl Row {
         (deliveries.saturating_add(1), charged.saturating_add(u32::from(batch.len() == 1)))
     }
 
+    /// As it is behind a grant that handed out all there was, for the commit; without its state.
+    pub(crate) fn granted(&self, nonce: Nonce, fence: u64, batch: &[Queued], marks: i64) -> Self {
+        let (deliveries, charged) = self.counts(batch, false);
+        Self {
+            fence: Some(fence),
+            nonce: Some(nonce.to_string()),
+            deadline: Some(self.now),
+            handed: handed(batch),
+            deliveries,
+            charged,
+            mark: self.mark + marks,
+            queued: true,
+            state: None,
+            head: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// How long until it wants to be looked at, as it stands.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         if self.paused.is_some() {
@@ -151,11 +181,15 @@ impl Row {
     }
 }
 
-pub(crate) fn queued(row: &Document) -> Queued {
-    Queued { u: row.get_object_id("u").unwrap_or_default(), message: codec::message(row) }
+pub(crate) fn queued(row: Document) -> Queued {
+    Queued { u: row.get_object_id("u").unwrap_or_default(), message: codec::message(&row) }
 }
 
 /// As it is stored.
+pub(crate) fn entries(batch: &[Queued]) -> Vec<Document> {
+    batch.iter().map(|queued| doc! { "i": queued.message.id.as_str(), "u": queued.u }).collect()
+}
+
 pub(crate) fn handed(batch: &[Queued]) -> Vec<(String, ObjectId)> {
     batch.iter().map(|queued| (queued.message.id.to_string(), queued.u)).collect()
 }

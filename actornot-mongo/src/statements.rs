@@ -1,14 +1,14 @@
 //! Commands and expressions. What the guards refuse, they refuse by an expression that fails on purpose: a bulk
 //! update then names each refused statement, and applies its neighbours.
 
-use actornot_core::{Lease, Limits, Nonce};
+use actornot_core::{EntityId, Lease, Limits, Nonce};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
-use crate::codec::{literal, millis};
+use crate::codec::{literal, millis, name};
 
 /// So many bytes of one entity's queue are brought back in its row, beside its state; but always one message.
-pub(crate) const HEAD_BYTES: i64 = 8 << 20;
+pub(crate) const HEAD_BYTES: usize = 8 << 20;
 
 /// G1: on the disks of a majority before it is answered, whatever the URL says.
 pub(crate) fn concern() -> Document {
@@ -19,10 +19,80 @@ pub(crate) fn update(collection: &str, updates: Vec<Document>) -> Document {
     doc! { "update": collection, "updates": updates, "ordered": false, "writeConcern": concern() }
 }
 
-/// Refuses the statement with a word. Never a constant: that would be folded, and fail, also in a branch not taken.
-pub(crate) fn refuse(word: &str) -> Document {
+/// For what may be lost with its server, and is then done again.
+pub(crate) fn weakly(collection: &str, updates: Vec<Document>) -> Document {
+    doc! { "update": collection, "updates": updates, "ordered": false, "writeConcern": { "w": 1 } }
+}
+
+/// A change of one entity, bound to how it was read: if the filter finds it otherwise, the server refuses the statement
+/// with an error of its own, and applies its neighbours. Plain operators cost both sides half of what expressions do.
+#[derive(Default)]
+pub(crate) struct Change {
+    pub(crate) filter: Document,
+    pub(crate) set: Document,
+    pub(crate) unset: Vec<&'static str>,
+    pub(crate) inc: Document,
+    pub(crate) min: Document,
+    pub(crate) push: Document,
+    /// Fields that become the server's moment.
+    pub(crate) now: Vec<&'static str>,
+    creates: bool,
+}
+
+impl Change {
+    pub(crate) fn of(entity: &EntityId) -> Self {
+        Self { filter: doc! { "_id": name(entity) }, ..Self::default() }
+    }
+
+    pub(crate) fn when(&mut self, field: &str, exists: bool) {
+        self.filter.insert(field, doc! { "$exists": exists });
+    }
+
+    /// The entity is made by this; with an `_id` that exists already, the server refuses it too.
+    pub(crate) fn create(&mut self, now: i64) {
+        self.creates = true;
+        self.when("fence", false);
+        self.now.push("since");
+        // Its fence begins at the clock, so that it never goes back (G3).
+        self.set = doc! {
+            "fence": now, "mark": 0_i64, "pending": 0_i64, "handed": [], "done": [], "bury": [], "outbox": [],
+            "deliveries": 0_i64, "charged": 0_i64, "batch_limit": i64::from(u32::MAX), "queued": false,
+            "version": 0_i64,
+        };
+    }
+
+    pub(crate) fn statement(self) -> Document {
+        let fields = |names: Vec<&'static str>, value: Bson| -> Document {
+            names.into_iter().map(|name| (name.to_owned(), value.clone())).collect()
+        };
+        let mut u = Document::new();
+        for (operator, fields) in [
+            ("$set", self.set),
+            ("$unset", fields(self.unset, "".into())),
+            ("$inc", self.inc),
+            ("$min", self.min),
+            ("$push", self.push),
+            ("$currentDate", fields(self.now, true.into())),
+        ] {
+            if !fields.is_empty() {
+                u.insert(operator, fields);
+            }
+        }
+        if !self.creates {
+            u.insert("$setOnInsert", doc! { "_id": 0 });
+        }
+        // With a hint, there is no other plan to look for.
+        doc! { "q": self.filter, "u": u, "upsert": true, "hint": "_id_" }
+    }
+}
+
+/// What an expression that fails on purpose says.
+pub(crate) const REFUSAL: &str = "actornot:refused:";
+
+/// Refuses the statement. Never a constant: that would be folded, and fail, also in a branch not taken.
+pub(crate) fn refuse() -> Document {
     let fence = doc! { "$toString": { "$ifNull": ["$fence", ""] } };
-    doc! { "$toInt": { "$concat": [format!("actornot:{word}:"), fence] } }
+    doc! { "$toInt": { "$concat": [REFUSAL, fence] } }
 }
 
 pub(crate) fn locked() -> Document {
@@ -108,29 +178,6 @@ pub(crate) fn hand(batch: &[(String, mongodb::bson::oid::ObjectId)]) -> Document
     } }
 }
 
-/// G3: binds a grant to the row as it was read: every grant and every commit raises the fence.
-pub(crate) fn grant_guard(fence: Option<u64>, deliveries: u32, now: i64) -> Document {
-    let free = doc! { "$not": [{ "$or": [live(), paused(), waiting()] }] };
-    let (same, next): (Document, Bson) = match fence {
-        // Also the counters, which a resume sets back.
-        Some(fence) => (
-            doc! { "$and": [{ "$eq": ["$fence", signed(fence)] },
-            { "$eq": ["$deliveries", i64::from(deliveries)] }] },
-            doc! { "$add": ["$fence", 1_i64] }.into(),
-        ),
-        None => (doc! { "$eq": [{ "$type": "$fence" }, "missing"] }, (now + 1).into()),
-    };
-    doc! { "$set": { "fence": { "$cond": [{ "$and": [same, free] }, next, refuse("moved")] } } }
-}
-
-/// G3: the lease itself.
-pub(crate) fn grant_set(nonce: Nonce, length: i64, batch_limit: u32) -> Document {
-    doc! { "$set": {
-        "nonce": nonce.to_string(), "deadline": { "$add": ["$$NOW", length] },
-        "batch_limit": i64::from(batch_limit),
-    } }
-}
-
 /// The hand-out was not run, and does not count (G6).
 pub(crate) fn uncount() -> Document {
     let (any, alone) =
@@ -148,14 +195,14 @@ pub(crate) fn unlock() -> Document {
 
 /// Hands a lock back (G3, G6).
 pub(crate) fn release(lease: &Lease) -> Vec<Document> {
-    let guard = doc! { "$cond": [held_by(lease.nonce), "$mark", refuse("not")] };
+    let guard = doc! { "$cond": [held_by(lease.nonce), "$mark", refuse()] };
     vec![doc! { "$set": { "mark": guard } }, uncount(), doc! { "$set": { "queued": true } }, unlock(), wake()]
 }
 
 /// Renews a lease that is still held by its nonce (G3).
 pub(crate) fn extend(lease: &Lease) -> Vec<Document> {
     let renewed = doc! { "$add": ["$$NOW", millis(lease.length)] };
-    vec![doc! { "$set": { "deadline": { "$cond": [held_by(lease.nonce), renewed, refuse("not")] } } }, wake()]
+    vec![doc! { "$set": { "deadline": { "$cond": [held_by(lease.nonce), renewed, refuse()] } } }, wake()]
 }
 
 /// G2: delayed messages that are due join the tail, in order of their due time, with fresh sequence.
@@ -181,86 +228,90 @@ pub(crate) fn bury_stages() -> Vec<Document> {
     ]
 }
 
-/// G2: the documents of these entities, and the server's clock. What is queued is read behind it, in a command of its
-/// own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
-pub(crate) fn rows(meta: &str, entities: &str, names: Vec<Document>) -> Document {
-    let clock = doc! { "coll": meta, "pipeline": [
-    { "$match": { "_id": "layout" } }, { "$project": { "_id": 0, "now": "$$NOW" } }] };
-    doc! { "aggregate": entities, "cursor": { "batchSize": i32::MAX }, "pipeline": [
-        { "$match": { "_id": { "$in": names } } },
-        { "$set": { "now": "$$NOW", "live": live(), "staged": staged() } },
-        { "$unset": ["outbox", "bury"] },
-        { "$unionWith": clock },
-    ] }
+/// G2: the documents of these entities, each with the server's clock. What is queued is read behind it, in a command of
+/// its own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
+pub(crate) fn entities(entities: &str, names: Vec<Document>, state: bool) -> Document {
+    const FIELDS: [&str; 18] = [
+        "fence",
+        "gone",
+        "nonce",
+        "deadline",
+        "last_commit",
+        "handed",
+        "done",
+        "deliveries",
+        "charged",
+        "counted",
+        "batch_limit",
+        "pending",
+        "mark",
+        "queued",
+        "delayed_at",
+        "wait",
+        "paused",
+        "last_error",
+    ];
+    let mut fields: Document = FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
+    fields.extend(doc! { "now": "$$NOW", "staged": staged() });
+    if state {
+        fields.extend(doc! { "state": 1, "version": 1, "state_version": 1 });
+    }
+    doc! { "find": entities, "filter": { "_id": { "$in": names } }, "projection": fields, "batchSize": i32::MAX }
 }
 
-/// G2: everything that is queued or delayed at these entities, up to so many: one walk of two indexes for the whole
-/// slice. What is about to be settled needs no payload.
-pub(crate) fn waits(messages: &str, names: Vec<Document>, going: Vec<ObjectId>, limit: i64) -> Document {
-    let unless_going = |field: &str| match going.is_empty() {
-        true => Bson::from(1),
-        false => doc! { "$cond": [{ "$in": ["$u", &going] }, "$$REMOVE", format!("${field}")] }.into(),
-    };
-    let filter = doc! { "$or": [{ "q": { "$in": &names } }, { "d": { "$in": &names } }] };
-    doc! { "find": messages, "filter": filter, "limit": limit, "batchSize": limit, "projection": {
-    "u": 1, "seq": 1, "due": 1, "q": 1, "d": 1,
-    "payload": unless_going("payload"), "headers": unless_going("headers") } }
+/// The server's clock, from the document that is always there.
+pub(crate) fn clock(meta: &str) -> Document {
+    doc! { "find": meta, "filter": { "_id": "layout" }, "projection": { "_id": 0, "now": "$$NOW" } }
 }
 
-/// G2, G4: one row for each entity, stored or not: its document, the head of its queue without what the last commit
-/// settled, what that left behind, and its first delayed message. However much is queued, it reads no more than that;
-/// but it walks the indexes once for each entity.
-pub(crate) fn look(
-    meta: &str,
-    entities: &str,
+/// What a look needs of a message.
+fn fields() -> Document {
+    doc! { "u": 1, "seq": 1, "due": 1, "q": 1, "d": 1, "payload": 1, "headers": 1 }
+}
+
+/// G2: everything that is queued or delayed at these entities, but what is about to be settled, up to so many: one walk
+/// of two indexes for the whole slice.
+pub(crate) fn waits(messages: &str, names: Vec<Document>, going: Vec<ObjectId>, limit: usize) -> Document {
+    let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+    let filter =
+        doc! { "$or": [{ "q": { "$in": &names } }, { "d": { "$in": names } }], "u": { "$nin": going } };
+    doc! { "find": messages, "filter": filter, "limit": limit, "batchSize": limit, "projection": fields() }
+}
+
+/// G2: the same of one entity, whatever is queued there: the head of its queue without what was settled and what is about
+/// to be, its first delayed message, and which settled ones are still stored.
+pub(crate) fn queue(
     messages: &str,
-    names: Vec<(Document, i64)>,
-    most: i64,
+    name: Document,
+    going: impl Iterator<Item = ObjectId>,
+    done: &[(Document, ObjectId)],
+    most: usize,
 ) -> Document {
-    let names: Vec<Document> =
-        names.into_iter().map(|(name, settles)| doc! { "_id": name, "settles": settles }).collect();
-    let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };
-    let over = doc! { "$lte": ["$due", "$$NOW"] };
-    // One row must fit into 16 MB. What is about to be settled needs no payload, the first of the rest always has its
-    // own, and what is too much keeps its place without it.
-    let going = doc! { "$in": ["$u", { "$slice": [{ "$concatArrays": ["$$handed", [null]] }, { "$max": [1, "$$settles"] }] }] };
-    let going = doc! { "$and": [{ "$gt": ["$$settles", 0] }, going] };
-    let before = doc! { "$sum": "$size", "window": { "documents": ["unbounded", "current"] } };
-    let fits = doc! { "$or": [{ "$lte": ["$total", HEAD_BYTES] }, { "$eq": ["$total", "$size"] }] };
-    let bare = doc! { "$or": [{ "$eq": ["$size", 0] }, { "$not": [fits] }] };
-    let unless_bare = |field: &str| doc! { "$cond": ["$bare", "$$REMOVE", field] };
-    doc! { "aggregate": meta, "cursor": { "batchSize": i32::MAX }, "pipeline": [
-        // One document that is always there, as the source of the names: `$documents` would need a right on the whole
-        // database.
-        { "$match": { "_id": "layout" } },
-        { "$project": { "_id": 0, "name": literal(names) } },
-        { "$unwind": "$name" },
-        { "$replaceWith": "$name" },
-        { "$lookup": { "from": entities, "localField": "_id", "foreignField": "_id", "as": "r" } },
-        { "$replaceWith": { "$mergeObjects": [{ "$first": "$r" }, { "_id": "$_id", "settles": "$settles" }] } },
-        { "$set": { "now": "$$NOW", "live": live(), "staged": staged() } },
-        { "$unset": ["outbox", "bury"] },
-        { "$lookup": { "from": messages, "localField": "_id", "foreignField": "q", "as": "head",
-            "let": { "done": { "$ifNull": ["$done.u", []] }, "handed": { "$ifNull": ["$handed.u", []] },
-                "settles": "$settles" }, "pipeline": [
-            { "$sort": { "seq": 1 } }, { "$match": { "$expr": unsettled } }, { "$limit": most },
-            { "$project": { "u": 1, "payload": 1, "headers": 1, "seq": 1,
-                "size": { "$cond": [going, 0, { "$bsonSize": "$$ROOT" }] } } },
-            { "$setWindowFields": { "sortBy": { "seq": 1 }, "output": { "total": before } } },
-            { "$set": { "bare": bare } },
-            { "$project": { "u": 1, "seq": 1, "size": 1, "bare": 1, "payload": unless_bare("$payload"),
-                "headers": unless_bare("$headers") } }] } },
-        { "$lookup": { "from": messages, "localField": "done.id", "foreignField": "_id", "as": "left", "pipeline": [
-            { "$match": { "q": { "$exists": true } } }, { "$project": { "u": 1 } }] } },
-        { "$lookup": { "from": messages, "localField": "_id", "foreignField": "d", "as": "late", "pipeline": [
-            { "$sort": { "due": 1 } }, { "$limit": 1 }, { "$project": { "due": 1, "over": over } }] } },
-    ] }
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let (ids, us): (Vec<Document>, Vec<ObjectId>) = done.iter().cloned().unzip();
+    let without: Vec<ObjectId> = us.into_iter().chain(going).collect();
+    // The queue comes last: only its end may be left out for its size.
+    let mut pipeline = vec![
+        doc! { "$match": { "d": &name } },
+        doc! { "$sort": { "due": 1 } },
+        doc! { "$limit": 1 },
+        doc! { "$project": { "due": 1 } },
+    ];
+    if !ids.is_empty() {
+        pipeline.push(doc! { "$unionWith": { "coll": messages, "pipeline": [
+        { "$match": { "_id": { "$in": ids }, "q": { "$exists": true } } },
+        { "$project": { "u": 1, "left": { "$literal": true } } }] } });
+    }
+    pipeline.push(doc! { "$unionWith": { "coll": messages, "pipeline": [
+    { "$match": { "q": name, "u": { "$nin": without } } }, { "$sort": { "seq": 1 } }, { "$limit": most },
+    { "$project": fields() }] } });
+    doc! { "aggregate": messages, "cursor": { "batchSize": i32::MAX }, "pipeline": pipeline }
 }
 
 /// Takes everything from an entity but its fence, its mark and its last commit, unless it was told of a message since
 /// it was looked at. The fence only rises, and the marks go on: nothing from before can be mistaken for what comes.
 pub(crate) fn purge(mark: i64) -> Vec<Document> {
-    let same = doc! { "$cond": [{ "$eq": ["$mark", mark] }, "$mark", refuse("moved")] };
+    let same = doc! { "$cond": [{ "$eq": ["$mark", mark] }, "$mark", refuse()] };
     vec![
         doc! { "$set": { "mark": same } },
         doc! { "$set": {

@@ -6,12 +6,13 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry};
-use actornot_mongo::mongodb::bson::doc;
+use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry, Updated};
+use actornot_mongo::mongodb::bson::spec::BinarySubtype;
+use actornot_mongo::mongodb::bson::{Binary, doc};
 use actornot_mongo::mongodb::{Client, Database};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::outage::kill_under_load;
-use actornot_testkit::servers::{Service, own, own_with, url};
+use actornot_testkit::servers::{Server, Service, own, own_with, url};
 use common::{Forwarder, Place, host, lock, ok, post};
 
 async fn database(url: &str) -> Database {
@@ -91,12 +92,8 @@ async fn a_standalone_that_is_killed_under_load_loses_nothing_that_was_answered(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_under_load_is_replaced_and_nothing_that_was_answered_is_lost() {
     let mut server = own(Service::MongoThree);
-    let url = server.url().to_owned();
-    let queue = MongoQueue::open(patient(&url)).await.unwrap();
-    let client = Client::with_uri_str(&url).await.unwrap();
-    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
-    let primary = hello.get_str("primary").unwrap().rsplit(':').next().unwrap().parse::<u16>().unwrap();
-    let number = server.ports().iter().position(|port| *port == primary).unwrap();
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    let number = primary(&server).await;
     let (tell, told) = std::sync::mpsc::channel();
     let kill = move || {
         server.kill_member(number);
@@ -119,6 +116,60 @@ async fn a_primary_that_steps_down_under_load_is_replaced_and_nothing_that_was_a
         let _ = runtime.block_on(client.database("admin").run_command(told).into_future());
     };
     kill_under_load(Arc::new(queue), step_down).await;
+}
+
+/// The primary of a set of three, as its number among the members.
+async fn primary(server: &Server) -> usize {
+    let client = Client::with_uri_str(server.url()).await.unwrap();
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
+    let primary = hello.get_str("primary").unwrap().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    server.ports().iter().position(|port| *port == primary).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_refused() {
+    let mut server = own(Service::MongoThree);
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let primary = primary(&server).await;
+    let others: Vec<usize> = (0..3).filter(|number| *number != primary).collect();
+    others.iter().for_each(|number| server.freeze_member(*number));
+    // Nobody else learns of it: what goes to the others is more than a socket holds, also packed.
+    let client = Client::with_uri_str(server.url()).await.unwrap();
+    let mut noise = 1_u64;
+    for _ in 0..4 {
+        let mut next = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            noise.to_be_bytes()
+        };
+        let bytes =
+            Binary { subtype: BinarySubtype::Generic, bytes: (0..1 << 20).flat_map(|_| next()).collect() };
+        let insert =
+            doc! { "insert": "filling", "documents": [{ "bytes": bytes }], "writeConcern": { "w": 1 } };
+        client.database("other").run_command(insert).await.unwrap();
+    }
+    let lost = lock(&queue, "a").await.unwrap();
+    let server = tokio::task::spawn_blocking(move || {
+        server.kill_member(primary);
+        others.iter().for_each(|number| server.thaw_member(*number));
+        server
+    })
+    .await
+    .unwrap();
+    let commit = common::commit(&lost.lease, lost.batch.ids());
+    for _ in 0..2 {
+        let updated = loop {
+            match queue.update_locked(std::slice::from_ref(&commit)).await.remove(0) {
+                Ok(updated) => break updated,
+                Err(error) => assert!(error.retry() != Retry::Never, "{error:?}"),
+            }
+        };
+        assert_eq!(updated, Updated::LockLost);
+        if let Some(grant) = lock(&queue, "a").await {
+            assert_eq!((grant.batch.messages.len(), grant.batch.deliveries), (1, 1));
+        }
+    }
+    drop(server);
 }
 
 #[tokio::test]

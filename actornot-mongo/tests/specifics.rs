@@ -9,7 +9,7 @@ use actornot_core::{Admission, Effect, Envelope, Inspect, LockableQueue, Updated
 use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::{Document, doc};
 use actornot_testkit::servers::{Service, url};
-use common::{Place, commit, entity, lock, message, ok, post};
+use common::{Place, commit, entity, lock, message, ok, post, request};
 
 #[tokio::test]
 async fn a_standalone_says_what_it_lacks_and_is_durable_all_the_same() {
@@ -55,6 +55,38 @@ async fn a_message_whose_poster_died_before_it_told_anybody_is_found_and_run() {
     let done = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
     assert_eq!(done, Updated::Released { next_due: None::<Duration> });
     assert!(queue.due(&query).await.unwrap().entities.is_empty());
+}
+
+/// The next run is granted without a look at the queue, and its commit is made without one.
+#[tokio::test]
+async fn what_a_commit_settled_and_a_crash_left_stored_is_not_handed_out_again() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let messages = place.outside().await.collection::<Document>("actornot_message");
+    ok(&queue, post("a", "1")).await;
+    let stored = messages.find_one(doc! { "q.e": "a" }).await.unwrap().unwrap();
+    let grant = lock(&queue, "a").await.unwrap();
+    queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    let queued = doc! { "q": { "$exists": true } };
+    while messages.count_documents(queued.clone()).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // As it was when the process had committed, and not removed it yet.
+    let name = doc! { "_id": stored.get_document("_id").unwrap() };
+    messages.replace_one(name, stored).await.unwrap();
+    for n in 2..100 {
+        let mut item = post("a", &n.to_string());
+        item.lock = Some(request());
+        let grant = ok(&queue, item).await.grant.unwrap();
+        assert_eq!(grant.batch.messages.len(), 1);
+        assert_eq!(grant.batch.messages[0].id.as_str(), n.to_string());
+        let done = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+        assert_eq!(done, Updated::Released { next_due: None::<Duration> });
+        assert!(lock(&queue, "a").await.is_none(), "behind {n}");
+    }
+    while messages.count_documents(queued.clone()).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
