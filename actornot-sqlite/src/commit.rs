@@ -260,6 +260,6 @@ fn repeat(row: &Row, commit: &Commit, heads: &mut Heads, now: i64) -> Updated {
 }
 
 fn released(row: &Row, now: i64) -> Updated {
-    let wait = row.wake_at().map(|at| Duration::from_millis(unsigned(at - now)));
-    Updated::Released { next_due: wait }
+    let wake = row.wake_at().map(|at| at.max(row.deadline.unwrap_or(at)));
+    Updated::Released { next_due: wake.map(|at| Duration::from_millis(unsigned(at - now))) }
 }

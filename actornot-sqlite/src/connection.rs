@@ -57,10 +57,19 @@ impl Writer {
     /// Nothing is held: a transaction that was begun is dropped.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
         let deadline = Deadline::after(self.patience);
-        let waiting = self.connection.clone().lock_owned();
-        let connection = tokio::time::timeout_at(deadline.0, waiting).await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "earlier calls of this process hold the writing connection")
-        })?;
+        // A timer wakes a thread of the runtime: only for those who wait.
+        let connection = match self.connection.clone().try_lock_owned() {
+            Ok(connection) => connection,
+            Err(_) => {
+                let waiting = self.connection.clone().lock_owned();
+                tokio::time::timeout_at(deadline.0, waiting).await.map_err(|_| {
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        "earlier calls of this process hold the writing connection",
+                    )
+                })?
+            }
+        };
         let turn = match &self.line {
             Some(line) => line.turn((deadline.left() / 2).min(Duration::from_secs(1))).await,
             None => None,

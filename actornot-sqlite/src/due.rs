@@ -37,9 +37,11 @@ impl SqliteQueue {
         if rows.len() <= query.limit as usize {
             due.after = None;
         }
-        if let Some(row) = self.fetch(sqlx::query(statements::NEXT).bind(&kinds)).await?.first() {
-            let next: i64 = row.try_get("next").map_err(before_commit)?;
-            due.next = Some(Duration::from_millis(unsigned(next)));
+        let next =
+            sqlx::query(statements::NEXT).bind(&kinds).bind(due.after.is_none()).bind(millis(Limits::LEASE));
+        if let Some(row) = self.fetch(next).await?.first() {
+            let next: Option<i64> = row.try_get("next").map_err(before_commit)?;
+            due.next = next.map(|next| Duration::from_millis(unsigned(next)));
         }
         Ok(due)
     }

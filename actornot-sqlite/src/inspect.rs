@@ -121,8 +121,10 @@ impl Inspect for SqliteQueue {
         if revived == 0 {
             return Ok(false);
         }
-        let remove = sqlx::query(statements::REVIVED).bind(number).bind(id);
-        remove.execute(slice.tx.connection().await?).await.map_err(before_commit)?;
+        for statement in [statements::LOOK_FOR, statements::REVIVED] {
+            let moved = sqlx::query(statement).bind(number).bind(id);
+            moved.execute(slice.tx.connection().await?).await.map_err(before_commit)?;
+        }
         if let Some(row) = slice.row(&letter.entity) {
             row.enter(1, now);
             row.pending += 1;

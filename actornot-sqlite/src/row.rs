@@ -112,14 +112,18 @@ impl Row {
         self.paused.is_none() && self.waiting(now).is_none() && self.queued > 0
     }
 
-    /// When `due` reports it (G5). Never while paused, also when locked: a holder that died would be reported for
-    /// ever, and no lock would be granted.
+    /// When it wants a run (G5). Never while paused: it would be reported for ever, and no lock would be granted. From
+    /// the beginning of time on while it is locked: `due` judges the lease, whose length says nothing when the clock was
+    /// set back, and neither the next batch nor an extension moves it in the index.
     pub(crate) fn wake_at(&self) -> Option<i64> {
         if self.paused.is_some() {
             return None;
         }
+        if self.deadline.is_some() {
+            return Some(0);
+        }
         let head = if self.queued > 0 { self.since } else { self.delayed_at? };
-        Some(head.max(self.wait_until.unwrap_or(head)).max(self.deadline.unwrap_or(head)))
+        Some(head.max(self.wait_until.unwrap_or(head)))
     }
 
     /// Takes over from a holder that never settled: what it was handed is suspect, so it is handed out one by one.

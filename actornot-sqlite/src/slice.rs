@@ -80,7 +80,7 @@ pub(crate) struct Slice {
     pub(crate) states: BTreeMap<i64, StoredState>,
     /// What is known of the queues, by row.
     pub(crate) queues: BTreeMap<i64, Queue>,
-    remember: Vec<(i64, String, i64)>,
+    remember: Vec<(i64, String, i64, i64)>,
     append: Vec<(i64, i64, String, usize, usize, String)>,
     delay: Vec<(i64, i64, String, usize, usize, String, i64)>,
     bytes: Bytes,
@@ -188,7 +188,7 @@ impl Slice {
         })
     }
 
-    /// Delayed messages that are due join the tail. No statement in the common case, three otherwise.
+    /// Delayed messages that are due join the tail. No statement in the common case, four otherwise.
     async fn promote(&mut self) -> Result<(), Error> {
         let now = self.now;
         let due = self.rows.values_mut().filter(|row| row.delayed_at.is_some_and(|at| at <= now));
@@ -201,6 +201,7 @@ impl Slice {
             self.queues.insert(row.id, Queue::default());
         }
         self.tx.add(statements::PROMOTE, [ids.clone().into(), now.into()])?;
+        self.tx.add(statements::MOVED, [ids.clone().into()])?;
         self.tx.add(statements::PROMOTED, [ids.clone().into(), now.into()])?;
         let tails = self.tx.add(statements::TAILS, [ids.into()])?;
         for tail in self.tx.run().await?.rows(Some(tails)) {
@@ -253,7 +254,7 @@ impl Slice {
         }
         if !message.retention.is_zero() {
             self.seen.insert((id, message.id.clone()));
-            self.remember.push((id, name, now.saturating_add(millis(message.retention))));
+            self.remember.push((id, name, now.saturating_add(millis(message.retention)), seq));
         }
         Admission::Accepted
     }

@@ -60,6 +60,14 @@ pub(crate) const PROMOTE: &str = "
     CROSS JOIN actornot_entity e ON e.id = j.value
     CROSS JOIN actornot_delayed d ON d.entity = e.id AND d.due_at <= (SELECT ?)";
 
+/// G7: where they stand now; the tail is still that from before.
+pub(crate) const MOVED: &str = "
+    UPDATE actornot_seen AS s SET seq = m.seq
+    FROM json_each(?) j
+    CROSS JOIN actornot_entity e ON e.id = j.value
+    CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq > e.tail
+    WHERE s.entity = m.entity AND s.id = m.id AND s.seq IS NOT NULL";
+
 /// G2: and are delayed no more.
 pub(crate) const PROMOTED: &str = "
     DELETE FROM actornot_delayed WHERE entity IN (SELECT value FROM json_each(?)) AND due_at <= (SELECT ?)";
@@ -81,11 +89,11 @@ pub(crate) const SEEN: &str = concat!(
     ")"
 );
 
-/// G7: remembers accepted ids.
+/// G7: remembers accepted ids, and where their messages stand. One whose retention was over may be stored twice.
 pub(crate) const REMEMBER: &str = "
-    INSERT INTO actornot_seen (entity, id, expires)
-    SELECT value->>0, value->>1, value->>2 FROM json_each(?) WHERE true
-    ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires";
+    INSERT INTO actornot_seen (entity, id, expires, seq)
+    SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?) WHERE true
+    ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires, seq = NULL";
 
 /// G7, G9: forgets ids whose retention is over, at most so many, so that no post pays for a day of others.
 pub(crate) const FORGET: &str = "
@@ -158,37 +166,40 @@ pub(crate) const BURY: &str = "
     CROSS JOIN actornot_entity e ON e.id = j.value->>0
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq = j.value->>1";
 
-/// G5: entities that want a run and that nobody holds. The second half finds leases that end later than the longest
-/// lease allows: a clock that was set back left them behind. `+` keeps the planner from the index on kinds, by which
-/// it would read, and sort, every entity of the kind.
+/// G5: entities that want a run and that nobody holds. A lease that ends later than the longest one was left by a clock
+/// that was set back. `+` keeps the planner from the index on kinds, by which it would read, and sort, every entity of
+/// the kind.
 pub(crate) const DUE: &str = concat!(
-    "SELECT * FROM (SELECT * FROM (
-       SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM actornot_entity e
-       WHERE e.wake_at <= (SELECT ",
+    "SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM actornot_entity e
+     WHERE e.wake_at <= (SELECT ",
     now!(),
     ") AND (e.wake_at, e.id) > (?2, ?3) AND +e.kind IN (SELECT value FROM json_each(?1))
-       ORDER BY e.wake_at, e.id LIMIT ?4)
-     UNION ALL
-       SELECT 0, e.id, e.kind, e.key FROM actornot_entity e
-       WHERE e.deadline > (SELECT ",
+       AND (e.deadline IS NULL OR e.deadline <= (SELECT ",
     now!(),
-    " + ?5) AND (0, e.id) > (?2, ?3) AND e.paused IS NULL
-         AND (e.queued > 0 OR e.delayed_at <= (SELECT ",
+    ") OR e.deadline > (SELECT ",
     now!(),
-    ")) AND (e.wait_until IS NULL OR e.wait_until <= (SELECT ",
-    now!(),
-    ")) AND +e.kind IN (SELECT value FROM json_each(?1)))
-     ORDER BY wake, id LIMIT ?4"
+    " + ?5))
+     ORDER BY e.wake_at, e.id LIMIT ?4"
 );
 
-/// G5: how long until the next entity that is not due yet.
+/// G5: how long until the next entity that is not due yet, or until the lease of one that is due ends: `?2`, behind the
+/// last page. While there are more, nobody waits for it.
 pub(crate) const NEXT: &str = concat!(
-    "SELECT e.wake_at - (SELECT ",
+    "SELECT min(at) - (SELECT ",
     now!(),
-    ") AS next FROM actornot_entity e
-     WHERE e.wake_at > (SELECT ",
+    ") AS next FROM (
+       SELECT * FROM (SELECT e.wake_at AS at FROM actornot_entity e
+         WHERE e.wake_at > (SELECT ",
     now!(),
-    ") AND +e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1"
+    ") AND +e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1)
+       UNION ALL
+       SELECT min(e.deadline) FROM actornot_entity e WHERE ?2 AND e.wake_at <= (SELECT ",
+    now!(),
+    ") AND e.deadline > (SELECT ",
+    now!(),
+    ") AND e.deadline <= (SELECT ",
+    now!(),
+    " + ?3) AND +e.kind IN (SELECT value FROM json_each(?1)))"
 );
 
 /// One committed moment of several entities, without a lock.
@@ -217,15 +228,19 @@ pub(crate) const PEEK: &str = concat!(
      ORDER BY 1, 2, 3 LIMIT ?3"
 );
 
-/// G7: where messages are: 2 queued or delayed, 1 dead, 0 neither.
+/// G7: where messages are: 2 queued or delayed, 1 dead, 0 neither. What is remembered of an id tells where to look;
+/// of an id that is not, the queue is read through.
 pub(crate) const LOCATE: &str = "
     WITH target(id) AS MATERIALIZED (SELECT id FROM actornot_entity WHERE kind = ?1 AND key = ?2)
     SELECT j.key AS position, CASE
-      WHEN EXISTS (SELECT 1 FROM actornot_message m WHERE m.entity = target.id AND m.id = j.value)
+      WHEN EXISTS (SELECT 1 FROM actornot_message m WHERE m.entity = target.id AND m.seq = s.seq AND m.id = j.value)
         OR EXISTS (SELECT 1 FROM actornot_delayed d WHERE d.entity = target.id AND d.id = j.value) THEN 2
       WHEN EXISTS (SELECT 1 FROM actornot_dead x WHERE x.entity = target.id AND x.id = j.value) THEN 1
+      WHEN s.seq IS NULL
+        AND EXISTS (SELECT 1 FROM actornot_message m WHERE m.entity = target.id AND m.id = j.value) THEN 2
       ELSE 0 END AS place
-    FROM target CROSS JOIN json_each(?3) j";
+    FROM target CROSS JOIN json_each(?3) j
+    LEFT JOIN actornot_seen s ON s.entity = target.id AND s.id = j.value";
 
 /// G6: dead letters of a kind, oldest first.
 pub(crate) const DEAD: &str = "
@@ -237,6 +252,11 @@ pub(crate) const DEAD: &str = "
 pub(crate) const REVIVE: &str = "
     INSERT INTO actornot_message (entity, seq, id, payload, headers)
     SELECT entity, ?3, id, payload, headers FROM actornot_dead WHERE number = ?1 AND entity = ?2";
+
+/// G7: it has moved.
+pub(crate) const LOOK_FOR: &str = "
+    UPDATE actornot_seen SET seq = NULL
+    WHERE (entity, id) IN (SELECT entity, id FROM actornot_dead WHERE number = ?1 AND entity = ?2)";
 
 /// G6: and out of the dead letters.
 pub(crate) const REVIVED: &str = "DELETE FROM actornot_dead WHERE number = ?1 AND entity = ?2";
@@ -288,22 +308,22 @@ pub(crate) const SCHEMA: &str = "
       delayed_at INTEGER, wait_why TEXT, wait_until INTEGER, paused TEXT, last_error TEXT,
       known INTEGER NOT NULL, wake_at INTEGER,
       UNIQUE (kind, key)) STRICT;
+    -- What is locked stands at 0: the commits of a busy one leave the index alone.
     CREATE INDEX actornot_entity_wake ON actornot_entity (wake_at, id, kind) WHERE wake_at IS NOT NULL;
-    CREATE INDEX actornot_entity_deadline ON actornot_entity (deadline) WHERE deadline IS NOT NULL;
 
     CREATE TABLE actornot_state (entity INTEGER PRIMARY KEY, version INTEGER NOT NULL,
       state_version INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
 
     CREATE TABLE actornot_message (entity INTEGER NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL,
       payload TEXT NOT NULL, headers TEXT NOT NULL, PRIMARY KEY (entity, seq)) STRICT, WITHOUT ROWID;
-    CREATE INDEX actornot_message_id ON actornot_message (entity, id);
 
     CREATE TABLE actornot_delayed (entity INTEGER NOT NULL, due_at INTEGER NOT NULL, n INTEGER NOT NULL,
       id TEXT NOT NULL, payload TEXT NOT NULL, headers TEXT NOT NULL,
       PRIMARY KEY (entity, due_at, n)) STRICT, WITHOUT ROWID;
     CREATE INDEX actornot_delayed_id ON actornot_delayed (entity, id);
 
-    CREATE TABLE actornot_seen (entity INTEGER NOT NULL, id TEXT NOT NULL, expires INTEGER NOT NULL,
+    -- `seq` tells where the message stands, as long as it is stored; NULL: look for it.
+    CREATE TABLE actornot_seen (entity INTEGER NOT NULL, id TEXT NOT NULL, expires INTEGER NOT NULL, seq INTEGER,
       PRIMARY KEY (entity, id)) STRICT, WITHOUT ROWID;
     CREATE INDEX actornot_seen_expires ON actornot_seen (expires);
 

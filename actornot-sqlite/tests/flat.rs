@@ -21,6 +21,7 @@ async fn no_statement_of_a_verb_scans_a_table() {
         LOAD,
         SAVE,
         PROMOTE,
+        MOVED,
         PROMOTED,
         TAILS,
         SEEN,
@@ -42,6 +43,7 @@ async fn no_statement_of_a_verb_scans_a_table() {
         LOCATE,
         DEAD,
         REVIVE,
+        LOOK_FOR,
         REVIVED,
         FIRST,
     ] {
@@ -73,9 +75,7 @@ async fn what_is_due_is_found_along_the_index_of_wake_times() {
         let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
         assert!(steps.iter().any(|step| step.contains("INDEX actornot_entity_wake (wake_at")), "{steps:#?}");
         assert!(!steps.iter().any(|step| step.contains("kind=?")), "{steps:#?}");
-        // Only the page that both halves of DUE make together is sorted: it comes last, and is short.
-        let sorts = steps.iter().filter(|step| step.contains("TEMP B-TREE")).count();
-        assert_eq!(sorts, usize::from(text == statements::DUE), "{steps:#?}");
+        assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
     }
 }
 

@@ -134,11 +134,8 @@ async fn a_heartbeat_extends_on_its_own_connection_even_after_the_deadline() {
     let due = queue.due(&query).await.unwrap();
     assert!(due.entities.is_empty() && due.next.unwrap() > Duration::from_secs(50), "{due:?}");
     // A deadline beyond the longest lease was left by a clock that was set back.
-    sql(
-        &mut outside(&dir).await,
-        "UPDATE actornot_entity SET deadline = deadline + 7200000, wake_at = wake_at + 7200000",
-    )
-    .await;
+    let back = "UPDATE actornot_entity SET deadline = deadline + 7200000, since = since + 7200000";
+    sql(&mut outside(&dir).await, back).await;
     assert_eq!(queue.due(&query).await.unwrap().entities, [entity("a")]);
     let taken =
         queue.try_lock(&[TryLock { entity: entity("a"), request: request() }]).await.remove(0).unwrap();
