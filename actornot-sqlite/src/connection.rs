@@ -347,6 +347,7 @@ async fn try_connect(options: &SqliteConnectOptions, memory: bool) -> Result<Sql
         sqlx::query(statements::SET_WAL).execute(&mut connection).await?;
     }
     sqlx::query(statements::SET_SYNCHRONOUS).execute(&mut connection).await?;
+    sqlx::query(statements::SET_TEMP_STORE).execute(&mut connection).await?;
     let mode: String = sqlx::query_scalar(statements::GET_JOURNAL_MODE).fetch_one(&mut connection).await?;
     let synchronous: i64 = sqlx::query_scalar(statements::GET_SYNCHRONOUS).fetch_one(&mut connection).await?;
     if mode != "wal" || synchronous < 2 {

@@ -76,11 +76,13 @@ pub(crate) struct Slice {
     last_id: i64,
     rows: BTreeMap<EntityId, Row>,
     stored: BTreeMap<i64, Row>,
-    seen: BTreeSet<(i64, MessageId)>,
+    /// Ids that are remembered, and whether their retention is not over.
+    seen: BTreeMap<(i64, MessageId), bool>,
     pub(crate) states: BTreeMap<i64, StoredState>,
     /// What is known of the queues, by row.
     pub(crate) queues: BTreeMap<i64, Queue>,
     remember: Vec<(i64, String, i64, i64)>,
+    renew: Vec<(i64, String, i64)>,
     append: Vec<(i64, i64, String, usize, usize, String)>,
     delay: Vec<(i64, i64, String, usize, usize, String, i64)>,
     bytes: Bytes,
@@ -119,10 +121,11 @@ impl Slice {
             last_id: 0,
             rows: BTreeMap::new(),
             stored: BTreeMap::new(),
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             states: BTreeMap::new(),
             queues: BTreeMap::new(),
             remember: Vec::new(),
+            renew: Vec::new(),
             append: Vec::new(),
             delay: Vec::new(),
             bytes: Bytes::default(),
@@ -145,9 +148,9 @@ impl Slice {
 
     fn learn_ids(&mut self, wants: &Wants<'_>, answer: &[SqliteRow]) -> Result<(), Error> {
         for found in answer {
-            for position in codec::found::<usize>(found)? {
+            for (position, counts) in codec::found::<(usize, u8)>(found)? {
                 let Some((entity, id)) = wants.ids.get(position) else { continue };
-                self.seen.extend(self.rows.get(*entity).map(|row| (row.id, (*id).clone())));
+                self.seen.extend(self.rows.get(*entity).map(|row| ((row.id, (*id).clone()), counts != 0)));
             }
         }
         Ok(())
@@ -230,7 +233,8 @@ impl Slice {
         let now = self.now;
         let row = self.row_or_new(entity);
         let id = row.id;
-        if self.seen.contains(&(id, message.id.clone())) {
+        let seen = self.seen.get(&(id, message.id.clone())).copied();
+        if seen == Some(true) {
             return Admission::Duplicate;
         }
         let row = self.row_or_new(entity);
@@ -253,8 +257,12 @@ impl Slice {
             }
         }
         if !message.retention.is_zero() {
-            self.seen.insert((id, message.id.clone()));
-            self.remember.push((id, name, now.saturating_add(millis(message.retention)), seq));
+            self.seen.insert((id, message.id.clone()), true);
+            let expires = now.saturating_add(millis(message.retention));
+            match seen {
+                None => self.remember.push((id, name, expires, seq)),
+                Some(_) => self.renew.push((id, name, expires)),
+            }
         }
         Admission::Accepted
     }
@@ -267,6 +275,10 @@ impl Slice {
         if !self.delay.is_empty() {
             self.tx.add(statements::DELAY, [self.delayed_bytes.take().into(), json(&self.delay).into()])?;
         }
+        // In front of FORGET, which would delete them.
+        if !self.renew.is_empty() {
+            self.tx.add(statements::RENEW, [json(&self.renew).into()])?;
+        }
         if !self.remember.is_empty() {
             self.tx.add(statements::REMEMBER, [json(&self.remember).into()])?;
             let most = i64::try_from(self.remember.len() * FORGET_EACH).unwrap_or(i64::MAX);
@@ -275,6 +287,7 @@ impl Slice {
         self.append.clear();
         self.delay.clear();
         self.remember.clear();
+        self.renew.clear();
         Ok(())
     }
 

@@ -5,6 +5,9 @@
 //! index search for each of its items inside, whatever the planner's statistics say. Payloads and states travel as
 //! one byte string that is cut by `substr`: byte for byte, and without a second round of JSON escaping.
 //!
+//! `OR ROLLBACK` where many rows are inserted: what fails takes the transaction with it anyway, and so SQLite does not
+//! keep a copy of each page to undo the statement alone.
+//!
 //! Verbs send several of them at once, so each `?` is the next value. `(SELECT ?)` where a value is compared with an
 //! indexed column or limits: SQLite plans a statement anew whenever such a value changes.
 
@@ -79,21 +82,24 @@ pub(crate) const TAILS: &str = "
       (SELECT min(due_at) FROM actornot_delayed WHERE entity = j.value) AS delayed_at
     FROM json_each(?) j";
 
-/// G7: which of these ids were accepted within their retention.
+/// G7: which of these ids are remembered, and whether their retention is not over.
 pub(crate) const SEEN: &str = concat!(
-    "SELECT json_group_array(j.key) AS found FROM json_each(?) j
-     CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
-     CROSS JOIN actornot_seen s ON s.entity = e.id AND s.id = j.value->>2
-     WHERE s.expires > (SELECT ",
+    "SELECT json_group_array(json_array(j.key, s.expires > (SELECT ",
     now!(),
-    ")"
+    "))) AS found FROM json_each(?) j
+     CROSS JOIN actornot_entity e ON e.kind = j.value->>0 AND e.key = j.value->>1
+     CROSS JOIN actornot_seen s ON s.entity = e.id AND s.id = j.value->>2"
 );
 
-/// G7: remembers accepted ids, and where their messages stand. One whose retention was over may be stored twice.
+/// G7: remembers accepted ids, and where their messages stand.
 pub(crate) const REMEMBER: &str = "
-    INSERT INTO actornot_seen (entity, id, expires, seq)
-    SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?) WHERE true
-    ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires, seq = NULL";
+    INSERT OR ROLLBACK INTO actornot_seen (entity, id, expires, seq)
+    SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)";
+
+/// G7: those whose retention was over, and which may be stored twice from now on.
+pub(crate) const RENEW: &str = "
+    UPDATE actornot_seen AS s SET expires = j.value->>2, seq = NULL
+    FROM json_each(?) j WHERE s.entity = j.value->>0 AND s.id = j.value->>1";
 
 /// G7, G9: forgets ids whose retention is over, at most so many, so that no post pays for a day of others.
 pub(crate) const FORGET: &str = "
@@ -102,7 +108,7 @@ pub(crate) const FORGET: &str = "
 
 /// G1, G2: messages at the tail, byte for byte.
 pub(crate) const APPEND: &str = "
-    INSERT INTO actornot_message (entity, seq, id, payload, headers)
+    INSERT OR ROLLBACK INTO actornot_message (entity, seq, id, payload, headers)
     SELECT value->>0, value->>1, value->>2, CAST(substr(?, value->>3, value->>4) AS TEXT), value->>5
     FROM json_each(?)";
 
@@ -276,6 +282,8 @@ pub(crate) const PURGE: [&str; 4] = [
 pub(crate) const SET_WAL: &str = "PRAGMA journal_mode = WAL";
 /// G1: a commit is on the disk before it is answered.
 pub(crate) const SET_SYNCHRONOUS: &str = "PRAGMA synchronous = FULL";
+/// What a statement would undo if it failed is kept in memory, not in a file.
+pub(crate) const SET_TEMP_STORE: &str = "PRAGMA temp_store = MEMORY";
 /// G1: what is in force.
 pub(crate) const GET_JOURNAL_MODE: &str = "PRAGMA journal_mode";
 /// G1: payloads are cut by their bytes, and compared to text, which is right in UTF-8 alone.

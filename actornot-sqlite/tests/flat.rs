@@ -26,6 +26,7 @@ async fn no_statement_of_a_verb_scans_a_table() {
         TAILS,
         SEEN,
         REMEMBER,
+        RENEW,
         FORGET,
         APPEND,
         DELAY,
