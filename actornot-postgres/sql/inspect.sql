@@ -46,12 +46,16 @@ RETURNS TABLE (item bigint, place text) LANGUAGE plpgsql STABLE
 #variable_conflict use_column
 BEGIN
   PERFORM guard_v1(verb, 'locate');
-  -- Joined one by one: EXISTS may be answered by reading all there is.
-  RETURN QUERY SELECT o.n - 1, coalesce(m.place, d.place, x.place, 'gone')
+  -- Joined one by one: EXISTS may be answered by reading all there is. What is remembered of an id tells where to look; of
+  -- an id that is not, the queue is read through.
+  RETURN QUERY SELECT o.n - 1, coalesce(m.place, d.place, x.place, l.place, 'gone')
     FROM entity e CROSS JOIN unnest(ids) WITH ORDINALITY o(v, n)
-    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.id = o.v LIMIT 1) m ON true
+    LEFT JOIN seen s ON s.entity = e.id AND s.id = o.v
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.seq = s.seq AND m.id = o.v) m ON true
     LEFT JOIN LATERAL (SELECT 'queued' AS place FROM delayed d WHERE d.entity = e.id AND d.id = o.v LIMIT 1) d ON true
     LEFT JOIN LATERAL (SELECT 'dead' AS place FROM dead x WHERE x.entity = e.id AND x.id = o.v LIMIT 1) x ON true
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.seq >= e.head AND m.id = o.v
+      AND s.seq IS NULL LIMIT 1) l ON true
     WHERE e.kind = kind_ AND e.key = key_;
 END $$;
 
@@ -87,14 +91,14 @@ CREATE FUNCTION {schema}.redrive_v1(verb text, patience bigint, kind_ text, key_
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; row_ entity; letter dead; place bigint;
+DECLARE now_ timestamptz; row_ entity; letter dead; place bigint; begun boolean := begin_v1(verb, 'redrive', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'redrive', patience);
   now_ := lock_v1(ARRAY[kind_], ARRAY[key_]);
   PERFORM promote_v1(ARRAY(SELECT e.id FROM entity e WHERE e.kind = kind_ AND e.key = key_), now_);
   SELECT e.* INTO row_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
   IF letter.number IS NULL THEN RETURN QUERY SELECT false; RETURN; END IF;
+  UPDATE seen s SET seq = NULL WHERE s.entity = row_.id AND s.id = letter.id;
   SELECT CASE WHEN at_head THEN min(m.seq) - 1 END INTO place FROM message m
     WHERE m.entity = row_.id AND m.seq >= row_.head;
   INSERT INTO message (entity, seq, id, payload, headers)
@@ -113,8 +117,8 @@ CREATE FUNCTION {schema}.pause_v1(verb text, patience bigint, kind_ text, key_ t
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
+DECLARE begun boolean := begin_v1(verb, 'pause', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'pause', patience);
   PERFORM make_v1(ARRAY[kind_], ARRAY[key_]);
   PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET known = true, paused = reason WHERE e.kind = kind_ AND e.key = key_;
@@ -126,9 +130,8 @@ CREATE FUNCTION {schema}.resume_v1(verb text, patience bigint, kind_ text, key_ 
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE id_ bigint;
+DECLARE id_ bigint; begun boolean := begin_v1(verb, 'resume', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'resume', patience);
   PERFORM lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET paused = NULL, wait_why = NULL, wait_until = NULL, deliveries = 0, charged = 0
     WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
@@ -142,9 +145,8 @@ CREATE FUNCTION {schema}.purge_v1(verb text, patience bigint, kind_ text, key_ t
 RETURNS TABLE (done boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; id_ bigint;
+DECLARE now_ timestamptz; id_ bigint; begun boolean := begin_v1(verb, 'purge', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'purge', patience);
   now_ := lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
       handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,

@@ -8,13 +8,18 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION {schema}.begin_v1(called text, verb text, patience bigint) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- Called by an assignment, as all that is called for its effect and on the way of each message: PERFORM starts a query.
+CREATE FUNCTION {schema}.begin_v1(called text, verb text, patience bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE done text;
 BEGIN
-  PERFORM guard_v1(called, verb);
+  IF called IS DISTINCT FROM verb THEN
+    PERFORM guard_v1(called, verb);
+  END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'actornot needs READ COMMITTED, not %', upper(current_setting('transaction_isolation')) USING ERRCODE = '25001';
   END IF;
-  PERFORM set_config('lock_timeout', patience::text, true);
+  done := set_config('lock_timeout', patience::text, true);
+  RETURN true;
 END $$;
 
 -- Step 1 of a verb that may meet new names: their rows, in key order. Before any is locked, or two calls could wait for
@@ -69,6 +74,7 @@ BEGIN
     FROM gone g JOIN entity e ON e.id = g.entity),
   ins AS (INSERT INTO message (entity, seq, id, payload, headers)
     SELECT entity, seq, id, payload, headers FROM placed),
+  told AS (UPDATE seen s SET seq = p.seq FROM placed p WHERE s.entity = p.entity AND s.id = p.id AND s.seq = p.n),
   moved AS (SELECT DISTINCT ON (entity) entity, count(*) OVER (PARTITION BY entity) AS count, seq AS tail, due_at, n
     FROM placed ORDER BY entity, seq DESC)
   UPDATE entity e SET tail = m.tail, queued = e.queued + m.count,
@@ -112,9 +118,10 @@ BEGIN
     SELECT t.entity, t.seq, t.id, t.payload, t.headers FROM taken t WHERE t.due_at IS NULL),
   put AS (INSERT INTO delayed (entity, due_at, n, id, payload, headers)
     SELECT t.entity, t.due_at, t.seq, t.id, t.payload, t.headers FROM taken t WHERE t.due_at IS NOT NULL),
-  remember AS (INSERT INTO seen (entity, id, expires)
-    SELECT t.entity, t.id, t.expires FROM taken t WHERE t.keep > 0
-    ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires),
+  remember AS (INSERT INTO seen (entity, id, expires, seq)
+    SELECT t.entity, t.id, t.expires, t.seq FROM taken t WHERE t.keep > 0
+    -- Its retention was over: it may be stored twice from now on.
+    ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires, seq = NULL),
   sum AS MATERIALIZED (SELECT entity, count(*) AS more, count(*) FILTER (WHERE due_at IS NULL) AS ready, min(due_at) AS later
     FROM taken GROUP BY entity),
   each AS (SELECT u.n, coalesce(s.more, 0) AS more, coalesce(s.ready, 0) AS ready, s.later
@@ -126,15 +133,16 @@ END $$;
 -- G7: posts forget together more than they remember, one call in sixteen for all, and wait for nobody who does the
 -- same. What a long transaction keeps VACUUM from removing is in front of the index, so that they look at the last
 -- minutes only, and one in 256 posts at all.
-CREATE FUNCTION {schema}.forget_v1(posts bigint, now_ timestamptz) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION {schema}.forget_v1(posts bigint, now_ timestamptz) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE deep boolean := random() * 256 < posts;
 BEGIN
-  IF NOT deep AND random() * 16 > 1 THEN RETURN; END IF;
+  IF NOT deep AND random() * 16 > 1 THEN RETURN false; END IF;
   DELETE FROM seen s USING (SELECT o.entity, o.id FROM seen o
       WHERE o.expires <= now_ AND o.expires > CASE WHEN deep THEN '-infinity'::timestamptz ELSE now_ - interval '5 minutes' END
       ORDER BY o.expires LIMIT CASE WHEN deep THEN 1024 ELSE 0 END + 32 * posts FOR UPDATE SKIP LOCKED) o
     WHERE s.entity = o.entity AND s.id = o.id AND s.expires <= now_;
+  RETURN true;
 END $$;
 
 -- Step 4 where nobody wants a lock: what joined the queues of `ents` is written into their rows. A post moves the moment

@@ -30,11 +30,10 @@ CREATE TABLE {schema}.state (entity bigint PRIMARY KEY, version bigint NOT NULL,
 
 CREATE TABLE {schema}.message (entity bigint NOT NULL, seq bigint NOT NULL, id text COLLATE "C" NOT NULL,
   payload text NOT NULL, headers text NOT NULL, PRIMARY KEY (entity, seq));
--- These begin with the id: one that began with the entity could be taken for the primary key, and walk its backlog.
-CREATE INDEX message_id ON {schema}.message (id, entity);
 
 CREATE TABLE {schema}.delayed (entity bigint NOT NULL, due_at timestamptz NOT NULL, n bigint NOT NULL,
   id text COLLATE "C" NOT NULL, payload text NOT NULL, headers text NOT NULL, PRIMARY KEY (entity, due_at, n));
+-- Such an index begins with the id: one that began with the entity could be taken for the primary key.
 CREATE INDEX delayed_id ON {schema}.delayed (id, entity);
 
 CREATE TABLE {schema}.dead (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text COLLATE "C" NOT NULL,
@@ -44,8 +43,9 @@ CREATE INDEX dead_kind ON {schema}.dead (kind, number);
 CREATE INDEX dead_id ON {schema}.dead (id, entity);
 CREATE INDEX dead_entity ON {schema}.dead (entity);
 
--- G7: forgotten in small portions by the posts that come later, so vacuumed early.
-CREATE TABLE {schema}.seen (entity bigint NOT NULL, id text COLLATE "C" NOT NULL, expires timestamptz NOT NULL,
+-- G7: forgotten in small portions by the posts that come later, so vacuumed early. `seq` tells where the message stands, as
+-- long as it is stored, so that messages need no index by id; NULL: look for it.
+CREATE TABLE {schema}.seen (entity bigint NOT NULL, id text COLLATE "C" NOT NULL, expires timestamptz NOT NULL, seq bigint,
   PRIMARY KEY (entity, id)) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX seen_expires ON {schema}.seen (expires);
 

@@ -2,16 +2,16 @@
 -- key order, read the clock behind the locks, promote; then the rest.
 
 -- enqueue: items by kinds .. maxes (nonce NULL = no lock wanted), messages by at_ (of which item, from 1), nth (of its
--- item, from 1) .. keeps. `plain`: none is delayed, and no id is twice in an item.
+-- item, from 1) .. keeps. `plain`: none is delayed, each is remembered, and no id is twice in an item.
 CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[], counts bigint[],
   nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[], nth int[], message_ids text[], payloads text[],
   headers_ text[], delays bigint[], keeps bigint[])
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record;
+DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record; remembered bigint;
+  begun boolean := begin_v1(verb, 'enqueue', patience); forgot boolean;
 BEGIN
-  PERFORM begin_v1(verb, 'enqueue', patience);
   IF EXISTS (SELECT FROM unnest(kinds, keys) u(kind, key) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key WHERE e.id IS NULL) THEN
     PERFORM make_v1(kinds, keys);
   END IF;
@@ -24,14 +24,17 @@ BEGIN
   IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); plain := false; END IF;
   plain := plain AND fits;
   IF plain THEN
-    PERFORM FROM unnest(at_, message_ids) m(at_, id) JOIN seen s ON s.entity = ents[m.at_] AND s.id = m.id WHERE s.expires > now_;
-    plain := NOT FOUND;
+    -- What append_v1 comes to when every message is accepted and ready.
+    INSERT INTO seen (entity, id, expires, seq) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms', tails[m.at_] + m.nth
+      FROM unnest(at_, nth, message_ids, keeps) m(at_, nth, id, keep) ON CONFLICT (entity, id) DO NOTHING;
+    GET DIAGNOSTICS remembered = ROW_COUNT;
+    IF remembered < cardinality(at_) THEN -- rare: of some, something was known; as if nothing had been done
+      DELETE FROM seen s USING unnest(at_, nth, message_ids) m(at_, nth, id)
+        WHERE s.entity = ents[m.at_] AND s.id = m.id AND s.seq = tails[m.at_] + m.nth AND s.xmin = pg_current_xact_id()::xid;
+      plain := false;
+    END IF;
   END IF;
   IF plain THEN
-    -- What append_v1 comes to when every message is accepted and ready.
-    INSERT INTO seen (entity, id, expires) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms'
-      FROM unnest(at_, message_ids, keeps) m(at_, id, keep) WHERE m.keep > 0
-      ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires;
     INSERT INTO message (entity, seq, id, payload, headers) SELECT ents[m.at_], tails[m.at_] + m.nth, m.id, m.payload, m.headers
       FROM unnest(at_, nth, message_ids, payloads, headers_) m(at_, nth, id, payload, headers);
     SELECT NULL::text AS admissions, counts AS more, counts AS ready, NULL::timestamptz[] AS later INTO sum;
@@ -45,7 +48,7 @@ BEGIN
   ELSE
     RETURN QUERY SELECT * FROM grant_v1(true, ents, sum.more, sum.ready, sum.later, nonces, lengths, maxes, now_);
   END IF;
-  PERFORM forget_v1(cardinality(at_), now_);
+  forgot := forget_v1(cardinality(at_), now_);
 END $$;
 
 -- try_lock: nothing joins, and who is not known gets no row.
@@ -54,8 +57,8 @@ RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload te
 {write} AS $$
 #variable_conflict use_column
 DECLARE now_ timestamptz; ents bigint[]; soonest timestamptz; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
+  begun boolean := begin_v1(verb, 'try_lock', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'try_lock', patience);
   SELECT array_agg(x.id ORDER BY x.n), min(x.delayed_at) INTO ents, soonest FROM (
     SELECT u.n, e.id, e.delayed_at FROM unnest(kinds, keys) WITH ORDINALITY u(kind, key, n)
     JOIN entity e ON e.kind = u.kind AND e.key = u.key ORDER BY e.kind, e.key FOR UPDATE OF e) x;
@@ -79,9 +82,9 @@ CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, kinds text
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; places int[]; ents bigint[]; judged text[]; soonest timestamptz; wrong int; sum record;
+DECLARE now_ timestamptz; places int[]; ents bigint[]; judged text[]; soonest timestamptz; wrong int[]; sum record;
+  begun boolean := begin_v1(verb, 'update_locked', patience); forgot boolean;
 BEGIN
-  PERFORM begin_v1(verb, 'update_locked', patience);
   IF sent_to <> '{}' THEN PERFORM make_v1(kinds, keys); END IF;
   -- Judge every commit before anything is written.
   SELECT array_agg(x.n ORDER BY x.n), array_agg(x.id ORDER BY x.n), array_agg(x.judged ORDER BY x.n), min(x.delayed_at)
@@ -100,21 +103,23 @@ BEGIN
       FROM generate_subscripts(kinds, 1) u(n) LEFT JOIN unnest(places, ents, judged) v(n, id, judged) ON v.n = u.n;
   END IF;
   IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); END IF;
-  FOR wrong IN
-    WITH a AS MATERIALIZED (SELECT a.of_, a.id, e.id AS entity, e.handed[a.nth] AS seq
-      FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply')
-    SELECT DISTINCT a.of_ FROM a LEFT JOIN message m ON m.entity = a.entity AND m.seq = a.seq WHERE m.seq IS NULL OR m.id <> a.id
-  LOOP judged[wrong] := 'conflict'; END LOOP;
-
-  -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. The row itself is written once, below.
+  -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. A commit that names one that is not
+  -- stored changes nothing. The row itself is written once, below.
   WITH a AS MATERIALIZED (
-    SELECT a.id IS NULL AS dead, errors[a.of_] AS error, e.id AS entity, e.handed[a.nth] AS seq, e.kind, e.deliveries
-    FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply'),
+    SELECT a.of_, a.id IS NULL AS dead, e.id AS entity, e.kind, e.deliveries, m.ctid AS place,
+      m.id IS NOT NULL AND (a.id IS NULL OR m.id = a.id) AS stored
+    FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_]
+    LEFT JOIN message m ON m.entity = e.id AND m.seq = e.handed[a.nth] WHERE judged[a.of_] = 'apply'),
   gone AS (
-    DELETE FROM message m USING a WHERE m.entity = a.entity AND m.seq = a.seq
-    RETURNING m.id, m.payload, m.headers, a.dead, a.kind, a.entity, a.error, a.deliveries)
-  INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
-    SELECT g.kind, g.entity, g.id, g.payload, g.headers, g.error, g.deliveries FROM gone g WHERE g.dead;
+    DELETE FROM message m USING a WHERE m.ctid = a.place AND a.of_ <> ALL (ARRAY(SELECT w.of_ FROM a w WHERE NOT w.stored))
+    RETURNING a.dead, a.of_, a.kind, a.entity, a.deliveries, m.id, CASE WHEN a.dead THEN m.payload END AS payload, m.headers),
+  buried AS (INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
+    SELECT g.kind, g.entity, g.id, g.payload, g.headers, errors[g.of_], g.deliveries FROM gone g WHERE g.dead)
+  SELECT array_agg(a.of_) INTO wrong FROM a WHERE NOT a.stored;
+  IF wrong IS NOT NULL THEN
+    judged := ARRAY(SELECT CASE WHEN u.n = ANY (wrong) THEN 'conflict' ELSE u.judged END FROM unnest(judged) WITH ORDINALITY u(judged, n)
+      ORDER BY u.n);
+  END IF;
   INSERT INTO state AS s (entity, version, state_version, json)
     SELECT ents[c.n], 1, c.shape, c.state FROM unnest(states, shapes) WITH ORDINALITY c(state, shape, n)
     WHERE judged[c.n] = 'apply' AND c.state IS NOT NULL
@@ -125,7 +130,7 @@ BEGIN
     SELECT * INTO sum FROM append_v1(ents, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
       FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads, headers_, delays, keeps, now_);
     PERFORM join_v1(ents, sum.more, sum.ready, sum.later, now_);
-    PERFORM forget_v1(cardinality(sent_to), now_);
+    forgot := forget_v1(cardinality(sent_to), now_);
   END IF;
 
   -- The row: verdict, fence, and the next hand-out or the unlock, in one new version. Sees everything enqueued before (trap 1).
@@ -188,9 +193,8 @@ CREATE FUNCTION {schema}.release_v1(verb text, patience bigint, kinds text[], ke
 RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz;
+DECLARE now_ timestamptz; begun boolean := begin_v1(verb, 'release', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'release', patience);
   now_ := lock_v1(kinds, keys);
   RETURN QUERY
   UPDATE entity e SET deadline = NULL, handed = '{}', since = now_,
@@ -204,9 +208,8 @@ CREATE FUNCTION {schema}.extend_lock_v1(verb text, patience bigint, kinds text[]
 RETURNS TABLE (item int, held boolean) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz;
+DECLARE now_ timestamptz; begun boolean := begin_v1(verb, 'extend_lock', patience);
 BEGIN
-  PERFORM begin_v1(verb, 'extend_lock', patience);
   now_ := lock_v1(kinds, keys);
   RETURN QUERY
   UPDATE entity e SET deadline = now_ + u.length * interval '1 ms'

@@ -90,7 +90,8 @@ pub(crate) fn posts(items: &[Enqueue]) -> Vec<Value<'_>> {
         requests.add(item.lock.as_ref());
         let mut ids = HashSet::new();
         for (message, number) in item.messages.iter().zip(1..) {
-            plain &= message.delay.is_zero() && (item.messages.len() == 1 || ids.insert(&message.id));
+            plain &= message.delay.is_zero() && !message.retention.is_zero();
+            plain &= item.messages.len() == 1 || ids.insert(&message.id);
             at.push(place);
             nth.push(number);
             messages.add(message);
