@@ -106,10 +106,11 @@ BEGIN
   -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. A commit that names one that is not
   -- stored changes nothing. The row itself is written once, below.
   WITH a AS MATERIALIZED (
-    SELECT a.of_, a.id IS NULL AS dead, e.id AS entity, e.kind, e.deliveries, m.ctid AS place,
-      m.id IS NOT NULL AND (a.id IS NULL OR m.id = a.id) AS stored
-    FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_]
-    LEFT JOIN message m ON m.entity = e.id AND m.seq = e.handed[a.nth] WHERE judged[a.of_] = 'apply'),
+    SELECT h.of_, h.id IS NULL AS dead, h.entity, h.kind, h.deliveries, m.ctid AS place,
+      m.id IS NOT NULL AND (h.id IS NULL OR m.id = h.id) AS stored
+    FROM (SELECT a.of_, a.id, e.id AS entity, e.kind, e.deliveries, e.handed[a.nth] AS seq
+      FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply' OFFSET 0) h
+    LEFT JOIN message m ON m.entity = h.entity AND m.seq = h.seq),
   gone AS (
     DELETE FROM message m USING a WHERE m.ctid = a.place AND a.of_ <> ALL (ARRAY(SELECT w.of_ FROM a w WHERE NOT w.stored))
     RETURNING a.dead, a.of_, a.kind, a.entity, a.deliveries, m.id, CASE WHEN a.dead THEN m.payload END AS payload, m.headers),
