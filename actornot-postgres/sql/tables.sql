@@ -44,9 +44,10 @@ CREATE INDEX dead_id ON {schema}.dead (id, entity);
 CREATE INDEX dead_entity ON {schema}.dead (entity);
 
 -- G7: forgotten in small portions by the posts that come later, so vacuumed early. `seq` tells where the message stands, as
--- long as it is stored, so that messages need no index by id; NULL: look for it.
+-- long as it is stored, so that messages need no index by id; NULL: look for it. By id first: those of one slice stand
+-- together, whatever their entities.
 CREATE TABLE {schema}.seen (entity bigint NOT NULL, id text COLLATE "C" NOT NULL, expires timestamptz NOT NULL, seq bigint,
-  PRIMARY KEY (entity, id)) WITH (autovacuum_vacuum_scale_factor = 0.02);
+  PRIMARY KEY (id, entity)) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX seen_expires ON {schema}.seen (expires);
 
 INSERT INTO {schema}.meta (version, oldest) VALUES (1, 1);

@@ -65,11 +65,13 @@ pub(crate) const PROMOTE: &str = "
 
 /// G7: where they stand now; the tail is still that from before.
 pub(crate) const MOVED: &str = "
-    UPDATE actornot_seen AS s SET seq = m.seq
-    FROM json_each(?) j
+    INSERT INTO actornot_seen (entity, id, expires, seq)
+    SELECT s.entity, s.id, s.expires, m.seq FROM json_each(?) j
     CROSS JOIN actornot_entity e ON e.id = j.value
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq > e.tail
-    WHERE s.entity = m.entity AND s.id = m.id AND s.seq IS NOT NULL";
+    CROSS JOIN actornot_seen s ON s.entity = m.entity AND s.id = m.id
+    WHERE s.seq IS NOT NULL
+    ON CONFLICT (id, entity) DO UPDATE SET seq = excluded.seq";
 
 /// G2: and are delayed no more.
 pub(crate) const PROMOTED: &str = "
@@ -330,9 +332,10 @@ pub(crate) const SCHEMA: &str = "
       PRIMARY KEY (entity, due_at, n)) STRICT, WITHOUT ROWID;
     CREATE INDEX actornot_delayed_id ON actornot_delayed (entity, id);
 
-    -- `seq` tells where the message stands, as long as it is stored; NULL: look for it.
+    -- `seq` tells where the message stands, as long as it is stored; NULL: look for it. By id first: those of one slice
+    -- stand together, whatever their entities.
     CREATE TABLE actornot_seen (entity INTEGER NOT NULL, id TEXT NOT NULL, expires INTEGER NOT NULL, seq INTEGER,
-      PRIMARY KEY (entity, id)) STRICT, WITHOUT ROWID;
+      PRIMARY KEY (id, entity)) STRICT, WITHOUT ROWID;
     CREATE INDEX actornot_seen_expires ON actornot_seen (expires);
 
     -- AUTOINCREMENT: the number of a letter is never used again.
