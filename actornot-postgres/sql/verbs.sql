@@ -9,7 +9,7 @@ CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], ke
 RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record; remembered bigint;
+DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record;
   begun boolean := begin_v1(verb, 'enqueue', patience); forgot boolean;
 BEGIN
   IF EXISTS (SELECT FROM unnest(kinds, keys) u(kind, key) LEFT JOIN entity e ON e.kind = u.kind AND e.key = u.key WHERE e.id IS NULL) THEN
@@ -23,18 +23,13 @@ BEGIN
   now_ := clock_timestamp();
   IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); plain := false; END IF;
   plain := plain AND fits;
-  IF plain THEN
-    -- What append_v1 comes to when every message is accepted and ready.
-    INSERT INTO seen (entity, id, expires, seq) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms', tails[m.at_] + m.nth
-      FROM unnest(at_, nth, message_ids, keeps) m(at_, nth, id, keep) ON CONFLICT (entity, id) DO NOTHING;
-    GET DIAGNOSTICS remembered = ROW_COUNT;
-    IF remembered < cardinality(at_) THEN -- rare: of some, something was known; as if nothing had been done
-      DELETE FROM seen s USING unnest(at_, nth, message_ids) m(at_, nth, id)
-        WHERE s.entity = ents[m.at_] AND s.id = m.id AND s.seq = tails[m.at_] + m.nth AND s.xmin = pg_current_xact_id()::xid;
-      plain := false;
-    END IF;
+  IF plain THEN -- nothing is known of any of the ids
+    plain := NOT EXISTS (SELECT FROM unnest(at_, message_ids) m(at_, id) JOIN seen s ON s.id = m.id AND s.entity = ents[m.at_]);
   END IF;
   IF plain THEN
+    -- What append_v1 comes to when every message is accepted and ready. No ON CONFLICT: it writes each row twice.
+    INSERT INTO seen (entity, id, expires, seq) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms', tails[m.at_] + m.nth
+      FROM unnest(at_, nth, message_ids, keeps) m(at_, nth, id, keep);
     INSERT INTO message (entity, seq, id, payload, headers) SELECT ents[m.at_], tails[m.at_] + m.nth, m.id, m.payload, m.headers
       FROM unnest(at_, nth, message_ids, payloads, headers_) m(at_, nth, id, payload, headers);
     SELECT NULL::text AS admissions, counts AS more, counts AS ready, NULL::timestamptz[] AS later INTO sum;
