@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actornot_core::{Admission, DueQuery, ErrorKind, Inspect, LockableQueue, TryLock, Updated};
+use actornot_core::{
+    Admission, DueQuery, ErrorKind, Inspect, LockRequest, LockableQueue, Next, TryLock, Updated,
+};
 use actornot_postgres::sqlx::{self, AssertSqlSafe, Row};
 use actornot_postgres::{PostgresConfig, PostgresQueue};
 
@@ -143,6 +145,41 @@ async fn ids_are_forgotten_after_their_retention() {
         posts += 1;
         assert!(posts < 10_000, "none of so many posts looked further");
     }
+}
+
+/// A plan that looks for messages by their entity only would walk all its queue, once for each that it settles.
+#[tokio::test]
+async fn what_a_commit_reads_does_not_grow_with_what_is_queued() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    for part in 0..30 {
+        let mut item = post("a", "0");
+        item.messages = (0..100).flat_map(|n| post("a", &format!("{part}-{n}")).messages).collect();
+        ok(&queue, item).await;
+    }
+    let request = LockRequest { max_batch: 10, ..request() };
+    let grant = queue.try_lock(&[TryLock { entity: entity("a"), request }]).await.remove(0).unwrap().unwrap();
+    let mut next = commit(&grant.lease, grant.batch.ids());
+    next.next = Next::Batch { max: 10 };
+    let updated = queue.update_locked(&[next]).await.remove(0).unwrap();
+    assert!(matches!(updated, Updated::Continue { batch, .. } if batch.messages.len() == 10));
+
+    // Connections tell what they read when they end.
+    drop(queue);
+    let mut db = outside().await;
+    let open = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{}%' AND pid <> pg_backend_pid()",
+        namespace.0
+    );
+    while number(&mut db, &open).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let read = format!(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = '{}' AND indexrelname = 'message_pkey'",
+        namespace.0
+    );
+    let read = number(&mut db, &read).await;
+    assert!((30..300).contains(&read), "{read} entries were read for a grant and a commit of ten");
 }
 
 /// Hands bytes on, and counts how often the client speaks after the server did: the round trips.

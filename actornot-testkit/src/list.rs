@@ -111,6 +111,7 @@ macro_rules! for_each_behaviour {
                 a_peek_shows_the_head_of_the_queue: G2,
                 a_peek_shows_as_many_due_messages_as_it_is_asked_for: G6,
                 a_message_can_be_located: G6,
+                a_message_that_moved_is_located: G6,
                 why_tells_what_an_entity_waits_for: G6,
                 a_purge_leaves_nothing_to_be_seen: G6,
                 a_purge_amid_posts_strands_nothing: G5,

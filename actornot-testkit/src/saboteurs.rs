@@ -132,6 +132,7 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::ListUnordered, "pages in no order", "inspect::entities_are_listed_in_the_order_of_their_keys"),
     saboteur(Bug::PeekUnordered, "peeks in no order", "inspect::a_peek_shows_the_head_of_the_queue"),
     saboteur(Bug::LocateBlind, "messages are not found", "inspect::a_message_can_be_located"),
+    saboteur(Bug::LocateStale, "messages are looked for where they were put at first", "inspect::a_message_that_moved_is_located"),
     saboteur(Bug::WhyBlind, "reasons are not told", "inspect::why_tells_what_an_entity_waits_for"),
     saboteur(Bug::PurgeSparesQueue, "a purge forgets a table", "inspect::a_purge_leaves_nothing_to_be_seen"),
     saboteur(Bug::DropLeavesHalf, "a dropped call leaves half of it", "fault_enqueue::caller_dropped"),

@@ -54,6 +54,7 @@ pub enum Bug {
     LeaseNeverOver,
     ListUnordered,
     LocateBlind,
+    LocateStale,
     LockForgetsSameNonce,
     LockReadBeforeWait,
     LockWithoutWork,

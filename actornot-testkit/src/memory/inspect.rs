@@ -62,7 +62,8 @@ impl Inspect for MemoryQueue {
         let row = store.seen_row(entity).filter(|_| !store.has(Bug::LocateBlind));
         let locate = |id: &MessageId| {
             let queued = row.is_some_and(|row| {
-                row.queue.iter().chain(row.delayed.values()).any(|message| message.id == *id)
+                let lost = store.has(Bug::LocateStale) && row.moved.contains(id);
+                !lost && row.queue.iter().chain(row.delayed.values()).any(|message| message.id == *id)
             });
             let dead = store.dead.iter().any(|letter| letter.entity == *entity && letter.id == *id);
             match (queued, dead) {
@@ -114,6 +115,7 @@ impl Inspect for MemoryQueue {
         let row = store.row(&letter.entity);
         row.promote(now, bug);
         let message = StoredMessage { id: letter.id, payload: letter.payload, headers: letter.headers };
+        row.moved.insert(message.id.clone());
         match to {
             _ if bug == Some(Bug::RedriveLost) => {}
             Position::Head if bug != Some(Bug::RedriveAlwaysTail) => {

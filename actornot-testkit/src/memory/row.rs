@@ -1,6 +1,6 @@
 //! What is stored for one entity, and the rules it lives by: docs/decisions/0001-verbs.md in code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use actornot_core::{
@@ -36,6 +36,8 @@ pub(super) struct Row {
     pub(super) known: bool,
     /// Messages that ever arrived: orders delayed ones of the same moment.
     pub(super) arrivals: u64,
+    /// What is no longer where it was put at first.
+    pub(super) moved: BTreeSet<MessageId>,
     /// A broken queue has let go of it without noting that something is queued.
     pub(super) unnoted: bool,
 }
@@ -60,6 +62,7 @@ impl Row {
             since: now,
             known: false,
             arrivals: 0,
+            moved: BTreeSet::new(),
             unnoted: false,
         }
     }
@@ -78,6 +81,7 @@ impl Row {
                 break;
             }
             let message = entry.remove();
+            self.moved.insert(message.id.clone());
             self.enter(message, now);
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actornot_core::{
     Admission, Commit, Cursor, DeadLetter, Due, DueQuery, Effect, Enqueue, Enqueued, EntityId, Error,
-    ErrorKind, Grant, Lease, LockRequest, NewMessage, Next, StoredMessage, StoredState, Updated, Verdict,
-    Waiting,
+    ErrorKind, Grant, Lease, LockRequest, MessageId, NewMessage, Next, StoredMessage, StoredState, Updated,
+    Verdict, Waiting,
 };
 
 use super::{At, Bug, Row, Store, kinds};
@@ -306,14 +306,17 @@ impl Row {
         let prefix_kept = bug == Some(Bug::DeadLetterDropsPrefix) && dead.is_some();
         let handed = std::mem::take(&mut self.handed);
         let last = self.queue.iter().rposition(|message| commit.acked.contains(&message.id));
+        // An id may be queued twice once its retention is over: each that is named stands for one message.
+        let mut named: Vec<&MessageId> = commit.acked.iter().filter(|_| !prefix_kept).chain(dead).collect();
         let mut nth = 0;
         self.queue.retain(|message| {
             nth += 1;
             let below = bug == Some(Bug::AckWatermark) && last.is_some_and(|last| nth <= last + 1);
             let clear = bug == Some(Bug::AckClearsQueue) && !commit.acked.is_empty();
-            let acked = commit.acked.contains(&message.id) && !prefix_kept;
+            let place = named.iter().position(|id| **id == message.id);
+            let acked = place.map(|place| named.remove(place)).is_some();
             let handed = whole && handed.contains(&message.id);
-            !(acked || handed || dead == Some(&message.id) || below || clear)
+            !(acked || handed || below || clear)
         });
         if let Some(state) = commit.state.as_ref().filter(|_| bug != Some(Bug::StateLost)) {
             let version = self.state.as_ref().map_or(0, |state| state.version);
