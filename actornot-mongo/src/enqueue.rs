@@ -1,6 +1,6 @@
 //! Posts: look, insert, mark.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use actornot_core::{
     Admission, Enqueue, Enqueued, EntityId, Error, Grant, Headers, Inspect as _, NewMessage,
@@ -269,27 +269,6 @@ impl MongoQueue {
             }
         }
         Ok(stored)
-    }
-
-    /// Which of these ids were accepted and are remembered.
-    async fn known(&self, ids: Vec<Document>) -> Result<BTreeSet<(EntityId, String)>, Error> {
-        let db = &self.inner.connection;
-        if ids.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        let kept = doc! { "$or": [{ "expires": { "$exists": false } }, { "$expr": { "$gt": ["$expires", "$$NOW"] } }] };
-        let filter = doc! { "$and": [{ "_id": { "$in": ids } }, kept] };
-        let rows =
-            db.read(doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 1 } }).await?;
-        rows.iter()
-            .map(|row| {
-                let id = row.get_document("_id").cloned().unwrap_or_default();
-                Ok((
-                    codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
-                    codec::text(&id, "i"),
-                ))
-            })
-            .collect()
     }
 
     /// Tells the entities, and takes the locks that are wanted.

@@ -17,6 +17,27 @@ use crate::turn::AGAIN;
 pub(crate) const COMMAND_BYTES: usize = 8 << 20;
 
 impl MongoQueue {
+    /// Which of these ids were accepted and are remembered.
+    pub(crate) async fn known(&self, ids: Vec<Document>) -> Result<BTreeSet<(EntityId, String)>, Error> {
+        let db = &self.inner.connection;
+        if ids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let kept = doc! { "$or": [{ "expires": { "$exists": false } }, { "$expr": { "$gt": ["$expires", "$$NOW"] } }] };
+        let filter = doc! { "$and": [{ "_id": { "$in": ids } }, kept] };
+        let rows =
+            db.read(doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 1 } }).await?;
+        rows.iter()
+            .map(|row| {
+                let id = row.get_document("_id").cloned().unwrap_or_default();
+                Ok((
+                    codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
+                    codec::text(&id, "i"),
+                ))
+            })
+            .collect()
+    }
+
     /// One row for each entity, in order, behind everything that was due and staged.
     pub(crate) async fn look(&self, entities: &[&EntityId], most: u32) -> Result<Vec<Row>, Error> {
         self.look_behind(&entities.iter().map(|entity| (*entity, 0)).collect::<Vec<_>>(), most).await

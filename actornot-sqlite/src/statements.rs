@@ -70,7 +70,8 @@ pub(crate) const MOVED: &str = "
     CROSS JOIN actornot_entity e ON e.id = j.value
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq > e.tail
     CROSS JOIN actornot_seen s ON s.entity = m.entity AND s.id = m.id
-    WHERE s.seq IS NOT NULL
+    CROSS JOIN actornot_delayed d ON d.entity = m.entity AND d.id = m.id AND d.n = s.seq
+    WHERE true
     ON CONFLICT (id, entity) DO UPDATE SET seq = excluded.seq";
 
 /// G2: and are delayed no more.

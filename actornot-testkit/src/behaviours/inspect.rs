@@ -1,8 +1,8 @@
 //! What people see: G6 visible, G9 paged.
 
-use actornot_core::{Enqueue, Location, Position, Waiting};
+use actornot_core::{Admission, Enqueue, Location, Position, Waiting};
 
-use crate::lab::{DAY, LEASE, Lab, MINUTE, delayed, entity, id, messages, names};
+use crate::lab::{DAY, LEASE, Lab, MINUTE, delayed, entity, id, messages};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn a_read_tells_unknown_from_not_yet_handled(lab: &Lab) -> Check {
@@ -77,36 +77,33 @@ pub(crate) async fn a_message_can_be_located(lab: &Lab) -> Check {
 }
 
 pub(crate) async fn a_message_that_moved_is_located(lab: &Lab) -> Check {
-    let scene = scene!(G6, given "an id accepted again after its retention, and a delayed message that fell due, all redriven", when "they are looked for", usually "it is remembered where a message was put at first");
+    let scene = scene!(G6, given "an id posted again after its retention, and a delayed message that fell due, all redriven", when "they are looked for", usually "it is remembered where a message was put at first");
     let (queue, alice) = (lab.open().await, entity("alice"));
     queue.post(&alice, "again").await?;
     lab.elapse(DAY + MINUTE).await;
-    queue.post(&alice, "again").await?;
+    // Whether an id is free while its message still waits is the queue's to say.
+    let twice = queue.post(&alice, "again").await? == Admission::Accepted;
     queue.post_all(&alice, vec![delayed("late", MINUTE)]).await?;
     lab.elapse(MINUTE).await;
     queue.post(&alice, "letter").await?;
-    let asked = ["again", "late", "letter"].map(id);
+    let names = ["again", "late", "letter"];
+    let asked = names.map(id);
     scene.same("first", vec![Location::Queued; 3], queue.queue.locate(&alice, &asked).await?)?;
-    for _ in 0..3 {
+    for _ in 0..if twice { 3 } else { 2 } {
         let grant = queue.lock_at_most(&alice, 1).await?;
         queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
     }
     for letter in queue.queue.dead_letters("thing", None, 10).await? {
         scene.same("the redrive", true, queue.queue.redrive(&letter, Position::Tail).await?)?;
     }
-    for (handled, left) in ["letter", "again", "again"].into_iter().zip([
-        [Location::Queued, Location::Queued, Location::Queued],
-        [Location::Queued, Location::Queued, Location::Gone],
-        [Location::Queued, Location::Queued, Location::Gone],
-    ]) {
-        scene.same("where they are", left.to_vec(), queue.queue.locate(&alice, &asked).await?)?;
+    let mut left = if twice { vec!["letter", "again", "again", "late"] } else { vec!["letter", "again", "late"] };
+    while !left.is_empty() {
+        let place = |name| if left.contains(&name) { Location::Queued } else { Location::Gone };
+        scene.same("where they are", names.map(place).to_vec(), queue.queue.locate(&alice, &asked).await?)?;
         let grant = queue.lock_at_most(&alice, 1).await?;
-        scene.same("the next", vec![handled.to_owned()], names(&grant.batch))?;
+        scene.same("the next", vec![left.remove(0).to_owned()], crate::lab::names(&grant.batch))?;
         queue.commit(&queue.draft(&grant).release()).await?;
     }
-    let left = [Location::Gone, Location::Queued, Location::Gone];
-    scene.same("where they are", left.to_vec(), queue.queue.locate(&alice, &asked).await?)?;
-    scene.same("the last", vec!["late".to_owned()], queue.drain(&alice).await?)?;
     scene.same("in the end", vec![Location::Gone; 3], queue.queue.locate(&alice, &asked).await?)
 }
 

@@ -1,7 +1,7 @@
 //! Redis, with appendfsync always.
 
 use actornot_redis::redis::aio::MultiplexedConnection;
-use actornot_redis::redis::{Client, Script, cmd};
+use actornot_redis::redis::{AsyncConnectionConfig, Client, Script, cmd};
 use actornot_redis::{RedisConfig, RedisQueue};
 use actornot_testkit::servers::{self, Service};
 use async_trait::async_trait;
@@ -20,7 +20,9 @@ impl Redis {
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection> {
-        Ok(Client::open(self.url.as_str())?.get_multiplexed_async_connection().await?)
+        // The client's own half second is too short for a server that has just written its file anew.
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        Ok(Client::open(self.url.as_str())?.get_multiplexed_async_connection_with_config(&config).await?)
     }
 
     /// A figure of the server's own account.
