@@ -96,7 +96,8 @@ pub(crate) async fn a_message_that_moved_is_located(lab: &Lab) -> Check {
     for letter in queue.queue.dead_letters("thing", None, 10).await? {
         scene.same("the redrive", true, queue.queue.redrive(&letter, Position::Tail).await?)?;
     }
-    let mut left = if twice { vec!["letter", "again", "again", "late"] } else { vec!["letter", "again", "late"] };
+    let mut left =
+        if twice { vec!["letter", "again", "again", "late"] } else { vec!["letter", "again", "late"] };
     while !left.is_empty() {
         let place = |name| if left.contains(&name) { Location::Queued } else { Location::Gone };
         scene.same("where they are", names.map(place).to_vec(), queue.queue.locate(&alice, &asked).await?)?;
