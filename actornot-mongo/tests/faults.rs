@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry, Updated};
 use actornot_mongo::mongodb::bson::spec::BinarySubtype;
-use actornot_mongo::mongodb::bson::{Binary, doc};
+use actornot_mongo::mongodb::bson::{Binary, Document, doc};
 use actornot_mongo::mongodb::{Client, Database};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::outage::kill_under_load;
@@ -41,7 +41,7 @@ async fn collections_of_a_newer_version_are_refused_with_both_versions() {
         tokio::join!(MongoQueue::open(config()), MongoQueue::open(config()), MongoQueue::install(config()));
     assert!(opened.0.is_ok() && opened.1.is_ok() && opened.2.is_ok(), "{opened:?}");
     MongoQueue::open(config().never_install()).await.unwrap();
-    let meta = place.outside().await.collection::<actornot_mongo::mongodb::bson::Document>("actornot_meta");
+    let meta = place.outside().await.collection::<Document>("actornot_meta");
     meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "version": 7_i64 } }).await.unwrap();
     MongoQueue::open(config()).await.unwrap(); // This version may still be used.
     meta.update_one(doc! { "_id": "layout" }, doc! { "$set": { "oldest": 7_i64 } }).await.unwrap();
@@ -131,22 +131,29 @@ async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_re
     let mut server = own(Service::MongoThree);
     let queue = MongoQueue::open(patient(server.url())).await.unwrap();
     ok(&queue, post("a", "1")).await;
+    let client = Client::with_uri_str(server.url()).await.unwrap();
+    let other = client.database("other");
+    let mut noise = 1_u64;
+    let mut next = || {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        noise.to_be_bytes()
+    };
+    let mut filling = |size: usize| {
+        let bytes = (0..size).flat_map(|_| next()).collect();
+        let bytes = Binary { subtype: BinarySubtype::Generic, bytes };
+        doc! { "insert": "filling", "documents": [{ "bytes": bytes }], "writeConcern": { "w": 1 } }
+    };
+    // All of it is at hand before the others stand still, for a primary that is alone steps down after ten seconds.
+    let fillings: Vec<Document> =
+        [1, 1 << 20, 1 << 20, 1 << 20, 1 << 20].into_iter().map(&mut filling).collect();
+    let mut fillings = fillings.into_iter();
+    other.run_command(fillings.next().unwrap()).await.unwrap();
     let primary = primary(&server).await;
     let others: Vec<usize> = (0..3).filter(|number| *number != primary).collect();
     others.iter().for_each(|number| server.freeze_member(*number));
     // Nobody else learns of it: what goes to the others is more than a socket holds, also packed.
-    let client = Client::with_uri_str(server.url()).await.unwrap();
-    let mut noise = 1_u64;
-    for _ in 0..4 {
-        let mut next = || {
-            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            noise.to_be_bytes()
-        };
-        let bytes =
-            Binary { subtype: BinarySubtype::Generic, bytes: (0..1 << 20).flat_map(|_| next()).collect() };
-        let insert =
-            doc! { "insert": "filling", "documents": [{ "bytes": bytes }], "writeConcern": { "w": 1 } };
-        client.database("other").run_command(insert).await.unwrap();
+    for filling in fillings {
+        other.run_command(filling).await.unwrap();
     }
     let lost = lock(&queue, "a").await.unwrap();
     let server = tokio::task::spawn_blocking(move || {
