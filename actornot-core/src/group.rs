@@ -92,13 +92,25 @@ impl<V: Verb> Group<V> {
     }
 
     /// Lets those who were just answered, or just granted a lock, call again: they come along instead of waiting for
-    /// the trip after this one. No timer, and nobody else is waited for.
+    /// the trip after this one. No timer, and nobody else is waited for: a full slice leaves, however many more come.
     async fn gather(&self) {
-        let (mut before, mut calls) = (0, self.waiting().calls.len());
-        while before < calls {
+        let mut before = 0;
+        loop {
+            let (calls, full) = {
+                let waiting = self.waiting();
+                (waiting.calls.len(), self.cut(&waiting) < waiting.calls.len())
+            };
+            if calls == before || full && self.seam.mistake() != Some(Mistake::GatherForEver) {
+                return;
+            }
+            before = calls;
             tokio::task::yield_now().await;
-            (before, calls) = (calls, self.waiting().calls.len());
         }
+    }
+
+    /// How many of the waiting calls the verb wants in the next slice.
+    fn cut(&self, waiting: &Waiting<V>) -> usize {
+        self.verb.cut(&mut waiting.calls.iter().map(|call| &call.ask))
     }
 
     /// The next slice, or `None` when there is nothing to do, and the flight ends.
@@ -108,7 +120,7 @@ impl<V: Verb> Group<V> {
             waiting.flying = false;
             return None;
         }
-        let n = self.verb.cut(&mut waiting.calls.iter().map(|call| &call.ask)).clamp(1, waiting.calls.len());
+        let n = self.cut(&waiting).clamp(1, waiting.calls.len());
         let mut most = n;
         let fits = |(place, call): &(usize, &Call<V>)| {
             most = most.min(call.company);

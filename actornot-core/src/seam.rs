@@ -46,6 +46,8 @@ pub enum Mistake {
     LateLeaseLeftToNobody,
     /// A slice that was refused as a whole is not split, and its neighbours fail with the offender.
     SliceNeverSplit,
+    /// A trip does not leave while more calls come, though they would not fit in.
+    GatherForEver,
     /// A run whose own budget is spent forgets those who joined it.
     SpentBudgetForOthers,
 }

@@ -10,6 +10,8 @@ use crate::processes::{Worker, observer};
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Age {
     pub(crate) entities: u64,
+    /// Before the first message: a server may hold what others left in it.
+    pub(crate) before: Vec<Size>,
     /// After each portion of the messages.
     pub(crate) portions: Vec<Portion>,
     /// Memory of the process behind the last portion against that behind the first.
@@ -30,10 +32,23 @@ pub(crate) struct Portion {
 
 const PORTIONS: u64 = 5;
 
+impl Age {
+    /// Bytes that the server came to hold for each message until then: where it stood, its id, its entity's row and state,
+    /// and what is not yet cleaned up.
+    pub(crate) fn stored(&self, portion: &Portion) -> f64 {
+        const MIB: f64 = 1_048_576.0;
+        let mib = |sizes: &[Size]| -> f64 {
+            sizes.iter().filter(|size| size.name.contains("MiB")).map(|size| size.value).sum()
+        };
+        (mib(&portion.sizes) - mib(&self.before)) * MIB / portion.messages as f64
+    }
+}
+
 pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> Result<Age> {
     let place = backend.place();
     let entities = (plan.age / 10).max(1);
     let observer = observer(kind, &place, entities).await?;
+    let before = backend.sizes(&place).await?;
     let mut worker = Worker::start(kind, &place, entities, 64, plan.portion, plan.age / PORTIONS).await?;
     let (mut portions, mut accepted) = (Vec::new(), Vec::new());
     let mut messages = 0;
@@ -55,5 +70,5 @@ pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> R
     observer.judge(&accepted).await?;
     let (first, last) = (&portions[0], &portions[portions.len() - 1]);
     let (resident, rate) = (last.resident_mib / first.resident_mib, last.rate / first.rate);
-    Ok(Age { entities, resident, rate, portions })
+    Ok(Age { entities, before, resident, rate, portions })
 }

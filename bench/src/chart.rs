@@ -5,44 +5,46 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::Result;
+use crate::age::Portion;
+use crate::backlog::Depth;
 use crate::report::{Measured, Report};
+
+const POSTERS: [usize; 4] = [1, 16, 64, 256];
 
 const COLORS: [RGBColor; 4] =
     [RGBColor(51, 103, 145), RGBColor(19, 170, 82), RGBColor(198, 48, 43), RGBColor(120, 120, 120)];
 
 pub(crate) fn draw(report: &Report, out: &Path) -> Result<()> {
     targets(report, &out.join("targets.svg"))?;
-    let posters: Vec<f64> = vec![1.0, 16.0, 64.0, 256.0];
     for (name, keys, title) in [
         ("one-key.svg", 1, "One hot key: messages end to end, against the raw limit"),
         ("1000-keys.svg", 1_000, "1,000 keys: messages end to end, against the raw limit"),
         ("100000-keys.svg", 100_000, "100,000 keys: messages end to end, against the raw limit"),
     ] {
-        let ratio = |of: &Measured, posters: f64| of.mixes.ratio(keys, posters as usize, false);
-        lines(report, &out.join(name), (title, "posters", "of raw"), &posters, ratio)?;
+        let ratios = |of: &Measured| {
+            POSTERS.map(|posters| (posters as f64, of.mixes.ratio(keys, posters, false))).into()
+        };
+        lines(report, &out.join(name), (title, "posters", "of raw"), ratios)?;
     }
-    let depths: Vec<f64> = report
-        .backends
-        .first()
-        .map_or(vec![], |of| of.backlog.iter().map(|depth| depth.pending.max(100) as f64).collect());
-    let cost = |of: &Measured, pending: f64| {
-        let depth = of.backlog.iter().find(|depth| depth.pending.max(100) as f64 == pending);
-        depth.zip(of.backlog.first()).map_or(f64::NAN, |(deep, empty)| {
-            (deep.post.p50 + deep.commit.p50) / (empty.post.p50 + empty.commit.p50)
-        })
+    let costs = |of: &Measured| {
+        let cost = |depth: &Depth| depth.post.p50 + depth.commit.p50;
+        let empty = of.backlog.first().map_or(f64::NAN, cost);
+        of.backlog.iter().map(|depth| (depth.pending.max(100) as f64, cost(depth) / empty)).collect()
     };
     let words = ("Post and commit with a backlog, against an empty mailbox", "messages pending", "of empty");
-    lines(report, &out.join("backlog.svg"), words, &depths, cost)?;
-    let messages: Vec<f64> = report
-        .backends
-        .first()
-        .map_or(vec![], |of| of.age.portions.iter().map(|portion| portion.messages as f64).collect());
-    let rate = |of: &Measured, messages: f64| {
-        let portion = of.age.portions.iter().find(|portion| portion.messages as f64 == messages);
-        portion.zip(of.age.portions.first()).map_or(f64::NAN, |(portion, first)| portion.rate / first.rate)
+    lines(report, &out.join("backlog.svg"), words, costs)?;
+    let rates = |of: &Measured| {
+        let first = of.age.portions.first().map_or(f64::NAN, |portion| portion.rate);
+        of.age.portions.iter().map(|portion| (portion.messages as f64, portion.rate / first)).collect()
     };
     let words = ("Speed as the database grows, against its first fifth", "messages until then", "of first");
-    lines(report, &out.join("age.svg"), words, &messages, rate)
+    lines(report, &out.join("age.svg"), words, rates)?;
+    let sizes = |of: &Measured| {
+        let stored = |portion: &Portion| (portion.messages as f64, of.age.stored(portion));
+        of.age.portions.iter().map(stored).collect()
+    };
+    let words = ("What the database holds for each message it ever had", "messages until then", "bytes");
+    lines(report, &out.join("sizes.svg"), words, sizes)
 }
 
 /// A bar for each target: how far it was reached.
@@ -82,12 +84,17 @@ fn lines(
     report: &Report,
     path: &Path,
     (title, across, up): (&str, &str, &str),
-    places: &[f64],
-    value: impl Fn(&Measured, f64) -> f64,
+    points: impl Fn(&Measured) -> Vec<(f64, f64)>,
 ) -> Result<()> {
-    let values = report.backends.iter().flat_map(|of| places.iter().map(|&place| value(of, place)));
-    let most = values.filter(|value| value.is_finite()).fold(1.0, f64::max) * 1.1;
-    let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return Ok(()) };
+    let finite = |of| points(of).into_iter().filter(|(place, value)| place.is_finite() && value.is_finite());
+    let all: Vec<(f64, f64)> = report.backends.iter().flat_map(finite).collect();
+    let most = all.iter().map(|(_, value)| *value).fold(1.0, f64::max) * 1.1;
+    let (first, last) = all
+        .iter()
+        .fold((f64::INFINITY, 0.0), |(first, last), (place, _)| (place.min(first), place.max(last)));
+    if first >= last {
+        return Ok(());
+    }
     let root = SVGBackend::new(path, (640, 360)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -99,10 +106,8 @@ fn lines(
     let plain = |value: &f64| format!("{value:.0}");
     chart.configure_mesh().x_desc(across).y_desc(up).x_label_formatter(&plain).draw()?;
     for (of, color) in report.backends.iter().zip(COLORS.iter().cycle()) {
-        let points =
-            places.iter().map(|&place| (place, value(of, place))).filter(|point| point.1.is_finite());
         let style = ShapeStyle::from(color).stroke_width(2);
-        let line = chart.draw_series(LineSeries::new(points, style).point_size(3))?;
+        let line = chart.draw_series(LineSeries::new(finite(of), style).point_size(3))?;
         line.label(of.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;

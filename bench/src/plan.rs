@@ -36,6 +36,7 @@ async fn glance(plan: &Plan) -> Result<()> {
         let backend = kind.start().await?;
         mixes::measure(kind, &*backend, plan).await?;
         idle::latency(kind, &*backend, plan).await?;
+        calm::measure(kind, &*backend, plan).await?;
     }
     Ok(())
 }

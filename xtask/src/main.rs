@@ -7,6 +7,7 @@ mod check;
 mod command;
 mod crates;
 mod images;
+mod instructions;
 mod license;
 mod light;
 mod matrix;
@@ -36,7 +37,9 @@ const USAGE: &str = "usage: cargo xtask <task>
   bench [--quick] [--out DIR] [BACKEND ..]
           the speed of each backend as a ratio against its raw limit, over servers as `test` has them
   bench --peers [--repetitions N] [--out FILE]
-          the same work done by other crates, on PostgreSQL";
+          the same work done by other crates, on PostgreSQL
+  bench --instructions [--keep]
+          what a message costs core, counted; fails when it has grown, and with --keep is what later ones may cost";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -73,6 +76,11 @@ fn fix() -> ExitCode {
 /// Whatever there is to measure: the program of the package `bench`, over servers that it starts by itself.
 fn bench(arguments: &[&str]) -> ExitCode {
     let mut steps = Steps::new("bench");
+    if let ["--instructions", keep @ ..] = arguments {
+        tools::install(&mut steps);
+        instructions::count(&mut steps, keep == ["--keep"]);
+        return steps.finish();
+    }
     servers::install(&mut steps);
     steps.step("speed", "see what is printed above", || {
         let bench = ["run", "--release", "--package", "actornot-bench", "--"];

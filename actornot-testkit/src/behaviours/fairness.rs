@@ -135,6 +135,32 @@ pub(crate) async fn posts_that_cannot_be_served_do_not_hold_up_others(lab: &Lab)
     scene.same("the message", Settled::Handled, process.settled(&receipt).await?)
 }
 
+pub(crate) async fn a_full_trip_leaves_while_more_posts_come(lab: &Lab) -> Check {
+    let scene = scene!(G8, given "posters who never wait for an answer", when "they go on and on", usually "the loop gathers calls for as long as more come, and nothing leaves");
+    const MANY: usize = 4_000;
+    let process = lab.process().await;
+    let mut hold = process.gate.hold(Verb::Enqueue, Point::Before);
+    let mut posts: Vec<BoxFuture<'_, Result<Receipt, Error>>> = Vec::new();
+    let flood = async {
+        while posts.len() < MANY {
+            let mut post = [Box::pin(process.say("alice", "a")) as BoxFuture<'_, _>];
+            sent(&mut post).await;
+            posts.extend(post);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = hold.reached() => {}
+        () = flood => return Err(scene.verdict("a trip that has left".to_owned(), format!("{MANY} posts that wait for it"))),
+    }
+    hold.go_on();
+    for post in posts {
+        process.settled(&post.await?).await?;
+    }
+    Ok(())
+}
+
 /// Posts these, to whom and with what id, in one trip, of which the database refuses what is called `bad`; says which
 /// were refused.
 async fn in_one_trip(process: &Process, posts: &[(&str, &str)]) -> Result<Vec<bool>, Error> {

@@ -57,16 +57,10 @@ impl Store {
         let (now, bug) = (self.now(), self.bug);
         let name = self.name(&item.entity);
         let full = self.row(&item.entity).pending() >= item.backlog_limit && bug != Some(Bug::BacklogIgnored);
-        let known = |((entity, id), expires): (&(EntityId, actornot_core::MessageId), &At)| {
-            (*entity == name || bug == Some(Bug::SeenAcrossEntities))
-                && (*id == message.id
-                    || bug == Some(Bug::IdsFoldCase) && id.as_str().eq_ignore_ascii_case(message.id.as_str()))
-                && (now < *expires || bug == Some(Bug::RetentionForever))
-        };
         if full && bug == Some(Bug::BacklogFullForgetsDuplicates) {
             return Admission::Full;
         }
-        if self.seen.iter().any(known) {
+        if self.remembers(&name, &message.id) {
             if bug == Some(Bug::DuplicateOverwrites) {
                 let row = self.row(&item.entity);
                 row.queue.iter_mut().filter(|stored| stored.id == message.id).for_each(|stored| {
@@ -86,6 +80,21 @@ impl Store {
         }
         self.store(&item.entity, message);
         Admission::Accepted
+    }
+
+    /// Whether the id was accepted for this entity, and is not forgotten.
+    fn remembers(&self, name: &EntityId, id: &MessageId) -> bool {
+        let (now, bug) = (self.now(), self.bug);
+        let counts = |expires: &At| now < *expires || bug == Some(Bug::RetentionForever);
+        let as_well = |((of, other), expires): (&(EntityId, MessageId), &At)| match bug {
+            Some(Bug::SeenAcrossEntities) => other == id && counts(expires),
+            Some(Bug::IdsFoldCase) => {
+                of == name && other.as_str().eq_ignore_ascii_case(id.as_str()) && counts(expires)
+            }
+            _ => false,
+        };
+        let exactly = self.seen.get(&(name.clone(), id.clone())).is_some_and(counts);
+        exactly || bug.is_some() && self.seen.iter().any(as_well)
     }
 
     /// A message joins the queue, or the delayed ones.
@@ -291,13 +300,7 @@ impl Store {
 
 impl Row {
     /// Removes what is settled; stores state and verdict; raises the fence.
-    fn settle(
-        &mut self,
-        commit: &Commit,
-        dead: Option<&actornot_core::MessageId>,
-        now: At,
-        bug: Option<Bug>,
-    ) {
+    fn settle(&mut self, commit: &Commit, dead: Option<&MessageId>, now: At, bug: Option<Bug>) {
         if bug == Some(Bug::FailureMovesToTail) && commit.acked.is_empty() {
             let failed = self.handed.len().min(self.queue.len());
             self.queue.rotate_left(failed);
