@@ -24,7 +24,6 @@ pub(crate) fn measure(plan: &Plan) -> Result<()> {
         report.fdatasync[0].p50, report.fdatasync[1].p50
     );
     if let Some(out) = &plan.out {
-        keep(&report, out)?;
         println!("results and pictures are in {}", out.display());
     }
     Ok(())
@@ -45,19 +44,25 @@ async fn all(plan: &Plan) -> Result<Report> {
     let folder = tempfile::TempDir::new()?;
     let before = disk::fdatasync(folder.path())?;
     eprintln!("fdatasync p50 {:.2} ms, p99 {:.2} ms", before.p50, before.p99);
-    let mut backends = Vec::new();
-    for &kind in &plan.kinds {
-        backends.push(one(kind, plan).await?);
-    }
-    let after = disk::fdatasync(folder.path())?;
-    Ok(Report {
+    let mut report = Report {
         actornot: env!("CARGO_PKG_VERSION"),
         cores: std::thread::available_parallelism()?.get(),
-        fdatasync: [before, after],
+        fdatasync: [before.clone(), before],
         repetitions: plan.repetitions,
-        targets: backends.iter().flat_map(targets::all).collect(),
-        backends,
-    })
+        backends: Vec::new(),
+        targets: Vec::new(),
+    };
+    for &kind in &plan.kinds {
+        let measured = one(kind, plan).await?;
+        report.targets.extend(targets::all(&measured));
+        report.backends.push(measured);
+        report.fdatasync[1] = disk::fdatasync(folder.path())?;
+        // Each time: a run that is cut off has measured something.
+        if let Some(out) = &plan.out {
+            keep(&report, out)?;
+        }
+    }
+    Ok(report)
 }
 
 async fn one(kind: Kind, plan: &Plan) -> Result<Measured> {
