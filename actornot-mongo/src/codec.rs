@@ -17,6 +17,12 @@ pub(crate) fn entity(name: &Document) -> Result<EntityId, Error> {
     EntityId::new(text(name, "k"), text(name, "e"))
 }
 
+/// The same of a list. `None` for a key that was written by hand and is none: nobody can post to it or name it, and it must
+/// not hide those behind it.
+pub(crate) fn listed(name: &Document) -> Option<EntityId> {
+    entity(name).map_err(|error| tracing::warn!(%error, "a stored key is none")).ok()
+}
+
 /// A message as the `_id` of its document.
 pub(crate) fn message_name(entity: &EntityId, id: &str) -> Document {
     doc! { "e": name(entity), "i": id }

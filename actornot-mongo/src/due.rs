@@ -42,8 +42,10 @@ impl MongoQueue {
             if found > limit {
                 break;
             }
-            let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
-            due.after = moment(row, "wake_at").map(|wake| Cursor(format!("{wake}:{entity}")));
+            let name = row.get_document("_id").cloned().unwrap_or_default();
+            let place = |wake| Cursor(format!("{wake}:{}/{}", text(&name, "k"), text(&name, "e")));
+            due.after = moment(row, "wake_at").map(place);
+            let Some(entity) = codec::listed(&name) else { continue };
             if row.get_bool("stale").unwrap_or(false) {
                 stale.push(entity.clone());
             }
@@ -77,7 +79,7 @@ impl MongoQueue {
     async fn relay_staged(&self, rows: &[Document], limit: usize) -> Result<bool, Error> {
         let mut staged = Vec::new();
         for row in rows.iter().take(limit).filter(|row| row.get_bool("staged").unwrap_or(false)) {
-            staged.push(codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?);
+            staged.extend(row.get_document("_id").ok().and_then(codec::listed));
         }
         if staged.is_empty() {
             return Ok(false);
@@ -90,19 +92,16 @@ impl MongoQueue {
         Ok(relayed.is_ok())
     }
 
-    fn due_command(&self, query: &DueQuery, after: Option<&(i64, EntityId)>) -> Document {
+    fn due_command(&self, query: &DueQuery, after: Option<&(i64, Document)>) -> Document {
         let db = &self.inner.connection;
         let kinds = || doc! { "$in": &query.kinds };
         let over = doc! { "$lte": ["$wake_at", "$$NOW"] };
         let mut filter = doc! { "wake_at": { "$exists": true }, "_id.k": kinds(), "$expr": over };
-        if let Some((wake, entity)) = after {
+        if let Some((wake, name)) = after {
             let wake = codec::date(*wake);
             filter.insert(
                 "$or",
-                vec![
-                    doc! { "wake_at": { "$gt": wake } },
-                    doc! { "wake_at": wake, "_id": { "$gt": name(entity) } },
-                ],
+                vec![doc! { "wake_at": { "$gt": wake } }, doc! { "wake_at": wake, "_id": { "$gt": name } }],
             );
         }
         // Something is queued, or a delayed message is due; what is only staged is relayed, and reported later.
@@ -156,7 +155,7 @@ impl MongoQueue {
         }
         let mut orphans = Vec::new();
         for orphan in documents(&row, "orphans") {
-            let entity = codec::entity(&orphan)?;
+            let Some(entity) = codec::listed(&orphan) else { continue };
             if query.kinds.iter().any(|kind| kind == entity.kind()) {
                 orphans.push(entity);
             }
@@ -322,10 +321,10 @@ fn decode(send: &Document) -> NewMessage {
     }
 }
 
-fn parse(cursor: &Cursor) -> Result<(i64, EntityId), Error> {
+fn parse(cursor: &Cursor) -> Result<(i64, Document), Error> {
     let parts = cursor.0.split_once(':').and_then(|(wake, entity)| {
         let (kind, key) = entity.split_once('/')?;
-        Some((wake.parse().ok()?, EntityId::new(kind, key).ok()?))
+        Some((wake.parse().ok()?, doc! { "k": kind, "e": key }))
     });
     parts.ok_or_else(|| Error::invalid("cursor", "was not made by this adapter"))
 }

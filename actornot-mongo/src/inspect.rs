@@ -201,12 +201,9 @@ impl MongoQueue {
     async fn snapshots(&self, filter: Document, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error> {
         let db = &self.inner.connection;
         let rows = db.read(statements::snapshots(&db.entities, &db.messages, filter, limit)).await?;
-        rows.iter()
-            .map(|row| {
-                let entity = codec::entity(&row.get_document("_id").cloned().unwrap_or_default())?;
-                Ok((entity, Snapshot { state: codec::state(row), pending: pending(row) }))
-            })
-            .collect()
+        let entity = |row: &Document| row.get_document("_id").ok().and_then(codec::listed);
+        let snapshot = |row| Snapshot { state: codec::state(row), pending: pending(row) };
+        Ok(rows.iter().filter_map(|row| Some((entity(row)?, snapshot(row)))).collect())
     }
 
     /// What the last commit settled and buried, and what is perhaps still stored as it was.

@@ -117,6 +117,23 @@ impl Backend for MongoBackend {
             .unwrap();
     }
 
+    async fn corrupt_key(&self, entity: &EntityId, key: &str) {
+        let db = self.place.outside().await;
+        let other = doc! { "k": entity.kind(), "e": key };
+        let filter = doc! { "_id": entity_id(entity) };
+        let mut row =
+            db.collection::<Document>("actornot_entity").find_one_and_delete(filter).await.unwrap().unwrap();
+        row.insert("_id", &other);
+        db.run_command(doc! { "insert": "actornot_entity", "documents": [row],
+        "writeConcern": { "w": "majority" } })
+            .await
+            .unwrap();
+        db.run_command(doc! { "update": "actornot_message", "writeConcern": { "w": "majority" },
+        "updates": [{ "q": { "q": entity_id(entity) }, "u": { "$set": { "q": other } }, "multi": true }] })
+            .await
+            .unwrap();
+    }
+
     async fn freeze(&self) -> Box<dyn Any + Send> {
         Box::new(self.forwarder.hold())
     }

@@ -133,6 +133,11 @@ impl Backend for PostgresBackend {
         self.run(text.into(), &[entity.kind(), entity.key(), json]).await;
     }
 
+    async fn corrupt_key(&self, entity: &EntityId, key: &str) {
+        let text = "UPDATE {s}.entity SET key = $3 WHERE kind = $1 AND key = $2";
+        self.run(text.into(), &[entity.kind(), entity.key(), key]).await;
+    }
+
     async fn freeze(&self) -> Box<dyn Any + Send> {
         let mut db = outside().await;
         sql(&mut db, format!("BEGIN; LOCK TABLE {}.entity IN EXCLUSIVE MODE", self.namespace.0)).await;

@@ -4,7 +4,13 @@
 
 use std::time::Duration;
 
-use actornot_core::{Headers, MessageId, NewMessage, StoredMessage};
+use actornot_core::{EntityId, Headers, MessageId, NewMessage, StoredMessage};
+
+/// An entity of a list. `None` for a key that was written by hand and is none: nobody can post to it or name it, and it must
+/// not hide those behind it.
+pub(crate) fn entity(kind: &str, key: &str) -> Option<EntityId> {
+    EntityId::new(kind, key).map_err(|error| tracing::warn!(%error, "a stored key is none")).ok()
+}
 
 pub(crate) fn encode_headers(headers: &Headers) -> String {
     // Only maps with keys that are no strings, and writers that fail, can fail here; there are neither.

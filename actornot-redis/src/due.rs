@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use actornot_core::{Cursor, Due, DueQuery, EntityId, Error};
+use actornot_core::{Cursor, Due, DueQuery, Error};
 
 use crate::RedisQueue;
-use crate::codec::text;
+use crate::codec::{self, text};
 use crate::commit::Channel;
 use crate::row::{Parts, bytes, number};
 use crate::slice::{Call, What};
@@ -40,7 +40,7 @@ impl RedisQueue {
             if more {
                 due.after = Some(Cursor(format!("{wake}:{kind}:{key}")));
             }
-            due.entities.push(EntityId::new(kind, key)?);
+            due.entities.extend(codec::entity(&kind, &key));
         }
         Ok(due)
     }

@@ -68,11 +68,10 @@ impl Inspect for RedisQueue {
             }
             keys.sort_unstable();
             keys.truncate(wanted);
-            let entities = keys.iter().map(|key| EntityId::new(kind, key.as_str()));
-            let entities = entities.collect::<Result<Vec<_>, _>>()?;
+            let complete = keys.len() < wanted;
+            let entities: Vec<_> = keys.iter().filter_map(|key| codec::entity(kind, key)).collect();
             let snapshots = self.read(&entities).await?;
             after = keys.pop();
-            let complete = entities.len() < wanted;
             found.extend(entities.into_iter().zip(snapshots).filter_map(|(id, found)| Some((id, found?))));
             if complete {
                 break;

@@ -60,6 +60,10 @@ impl Backend for RedisBackend {
         self.outside.corrupt_state(entity, json);
     }
 
+    async fn corrupt_key(&self, entity: &EntityId, key: &str) {
+        self.outside.corrupt_key(entity, key);
+    }
+
     async fn freeze(&self) -> Box<dyn Any + Send> {
         self.outside.freeze()
     }

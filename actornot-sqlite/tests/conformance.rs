@@ -65,6 +65,12 @@ impl Backend for SqliteBackend {
         query.bind(json.to_owned()).execute(&mut self.outside().await).await.unwrap();
     }
 
+    async fn corrupt_key(&self, entity: &EntityId, key: &str) {
+        let text = "UPDATE actornot_entity SET key = ?3 WHERE kind = ?1 AND key = ?2";
+        let query = sqlx::query(text).bind(entity.kind().to_owned()).bind(entity.key().to_owned());
+        query.bind(key.to_owned()).execute(&mut self.outside().await).await.unwrap();
+    }
+
     async fn freeze(&self) -> Box<dyn Any + Send> {
         let mut db = self.outside().await;
         sqlx::query("BEGIN IMMEDIATE").execute(&mut db).await.unwrap();

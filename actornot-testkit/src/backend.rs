@@ -23,6 +23,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Replaces the bytes of a stored state, as a disk or an operator might.
     async fn corrupt_state(&self, entity: &EntityId, json: &str);
 
+    /// Calls a stored entity, and all that points to it, by a key that is none, as an operator might.
+    async fn corrupt_key(&self, entity: &EntityId, key: &str);
+
     /// Keeps every writer of the namespace waiting, from outside, until the answer is dropped.
     async fn freeze(&self) -> Box<dyn Any + Send>;
 
@@ -78,6 +81,10 @@ impl Backend for MemoryBackend {
 
     async fn corrupt_state(&self, entity: &EntityId, json: &str) {
         self.queue.corrupt_state(entity, json);
+    }
+
+    async fn corrupt_key(&self, entity: &EntityId, _: &str) {
+        self.queue.corrupt_key(entity);
     }
 
     async fn freeze(&self) -> Box<dyn Any + Send> {

@@ -101,6 +101,7 @@ macro_rules! for_each_behaviour {
                 a_held_entity_is_not_reported: G5,
                 an_expired_lease_is_reported: G5,
                 a_waiting_or_paused_entity_is_not_reported: G5,
+                a_key_written_by_hand_hides_nobody: G5,
                 the_next_due_moment_of_a_delayed_message_is_told: G5,
                 pages_hold_every_entity_once: G5,
                 asking_what_is_due_changes_nothing: G5,

@@ -125,6 +125,7 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::DueReportsLocked, "due reports what is held", "due::a_held_entity_is_not_reported"),
     saboteur(Bug::DueForgetsExpiredLease, "due forgets dead holders", "due::an_expired_lease_is_reported"),
     saboteur(Bug::DueReportsWaiting, "due reports what waits", "due::a_waiting_or_paused_entity_is_not_reported"),
+    saboteur(Bug::DueStopsAtBadKey, "a key that is none ends the page it stands on", "due::a_key_written_by_hand_hides_nobody"),
     saboteur(Bug::DueNextForgotten, "the next due moment is not told", "due::the_next_due_moment_of_a_delayed_message_is_told"),
     saboteur(Bug::DueCursorIgnored, "the cursor is ignored", "due::pages_hold_every_entity_once"),
     saboteur(Bug::DueClaims, "asking claims", "due::asking_what_is_due_changes_nothing"),

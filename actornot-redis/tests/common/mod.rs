@@ -146,6 +146,21 @@ impl Outside {
         redis::cmd("HSET").arg(key).arg("json").arg(json).exec(&mut connection).unwrap();
     }
 
+    /// In the indexes of its kind; nobody gets from there to the entity.
+    pub(crate) fn corrupt_key(&self, entity: &EntityId, key: &str) {
+        for mut connection in self.connections() {
+            let indexes = ["r", "l", "k"].map(|letter| format!(":{letter}:{}", entity.kind()));
+            let keys = self.keys(&mut connection).into_iter();
+            for index in keys.filter(|key| indexes.iter().any(|end| key.ends_with(end))) {
+                let mut score = redis::cmd("ZSCORE");
+                score.arg(&index).arg(entity.key());
+                let Some(score) = score.query::<Option<String>>(&mut connection).unwrap() else { continue };
+                redis::cmd("ZREM").arg(&index).arg(entity.key()).exec(&mut connection).unwrap();
+                redis::cmd("ZADD").arg(&index).arg(score).arg(key).exec(&mut connection).unwrap();
+            }
+        }
+    }
+
     /// Writers of the whole server wait. One test at a time: an end ends it for all.
     pub(crate) fn freeze(&self) -> Box<dyn Any + Send> {
         let port: String = self.nodes[0].chars().filter(char::is_ascii_digit).collect();

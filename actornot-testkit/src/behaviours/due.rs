@@ -50,6 +50,27 @@ pub(crate) async fn a_waiting_or_paused_entity_is_not_reported(lab: &Lab) -> Che
     scene.same("after the wait", vec![alice], queue.due().await?.entities)
 }
 
+pub(crate) async fn a_key_written_by_hand_hides_nobody(lab: &Lab) -> Check {
+    let scene = scene!(G5, given "an entity that somebody called by a key that is none", when "due is asked, and entities are listed", usually "what cannot be named ends the page it stands on, and with it every sweep");
+    let (queue, alice, bob) = (lab.open().await, entity("alice"), entity("bob"));
+    for entity in [&alice, &bob] {
+        queue.post(entity, "a").await?;
+    }
+    lab.backend.corrupt_key(&alice, &"x".repeat(actornot_core::Limits::KEY_BYTES + 1)).await;
+    scene.same("what is due", vec![bob.clone()], queue.due().await?.entities)?;
+    let listed = queue.queue.list(bob.kind(), None, 10).await?;
+    let listed: Vec<EntityId> = listed.into_iter().map(|(entity, _)| entity).collect();
+    scene.same("what is listed", vec![bob.clone()], listed)?;
+    let one = DueQuery { kinds: vec![bob.kind().to_owned()], after: None, limit: 1 };
+    let first = queue.queue.due(&one).await?;
+    let second = match first.after {
+        Some(after) => queue.queue.due(&DueQuery { after: Some(after), ..one }).await?.entities,
+        None => Vec::new(),
+    };
+    let paged: Vec<EntityId> = first.entities.into_iter().chain(second).collect();
+    scene.same("what is due, page by page", vec![bob], paged)
+}
+
 pub(crate) async fn the_next_due_moment_of_a_delayed_message_is_told(lab: &Lab) -> Check {
     let scene = scene!(G5, given "a message delayed by a minute", when "due is asked before and after", usually "delayed messages are not in the index of what is due");
     let (queue, alice) = (lab.open().await, entity("alice"));

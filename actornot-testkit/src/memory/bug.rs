@@ -34,6 +34,7 @@ pub enum Bug {
     DueNextForgotten,
     DueReportsLocked,
     DueReportsWaiting,
+    DueStopsAtBadKey,
     DuplicateOverwrites,
     EnqueueForgotten,
     EnqueueLost,

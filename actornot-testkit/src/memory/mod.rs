@@ -92,6 +92,8 @@ struct Store {
     letters: u64,
     /// A dropped call of a broken queue has wedged it.
     wedged: bool,
+    /// Somebody has called an entity by a key that is none.
+    misnamed: bool,
     bug: Option<Bug>,
 }
 
@@ -122,6 +124,7 @@ impl MemoryQueue {
             dead: Vec::new(),
             letters: 0,
             wedged: false,
+            misnamed: false,
             bug,
         };
         Self {
@@ -160,6 +163,14 @@ impl MemoryQueue {
         if let Some(state) = self.store().entities.get_mut(entity).and_then(|row| row.state.as_mut()) {
             state.json = json.to_owned();
         }
+    }
+
+    /// A stored entity is called by a key that is none, as an operator might do: from here on nobody can name it.
+    #[cfg(feature = "suite")]
+    pub(crate) fn corrupt_key(&self, entity: &EntityId) {
+        let mut store = self.store();
+        store.entities.remove(entity);
+        store.misnamed = true;
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -346,6 +357,9 @@ impl LockableQueue for MemoryQueue {
         let _single = self.pause().await;
         if self.store().wedged {
             return Err(Error::new(ErrorKind::Conflict, "wedged by a dropped call"));
+        }
+        if self.store().misnamed && self.bug == Some(Bug::DueStopsAtBadKey) {
+            return Err(Error::new(ErrorKind::Corrupt, "a stored key is none"));
         }
         let wedge = Wedge(self.bug == Some(Bug::DropWedgesReads), self);
         let due = self.store().due(query);
