@@ -15,7 +15,8 @@ pub trait Inspect: Send + Sync + 'static {
     /// The committed state of entities and how much they have pending; `None` for one that was never posted to.
     async fn read(&self, entities: &[EntityId]) -> Result<Vec<Option<Snapshot>>, Error>;
 
-    /// Entities of a kind in the order of their keys' bytes, from behind `after`, at most `limit`.
+    /// Entities of a kind in the order of their keys' bytes, from behind `after`: `limit` of them, or all there are. A key
+    /// that somebody wrote by hand and that is none is left out, and takes nobody's place.
     async fn list(
         &self,
         kind: &str,

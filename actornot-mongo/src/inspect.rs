@@ -23,7 +23,7 @@ impl Inspect for MongoQueue {
     async fn read(&self, entities: &[EntityId]) -> Result<Vec<Option<Snapshot>>, Error> {
         let names: Vec<Document> = entities.iter().map(name).collect();
         let filter = doc! { "_id": { "$in": names }, "gone": { "$exists": false } };
-        let rows = self.snapshots(filter, 0).await?;
+        let (_, rows) = self.snapshots(filter, 0).await?;
         Ok(entities
             .iter()
             .map(|entity| {
@@ -44,7 +44,17 @@ impl Inspect for MongoQueue {
         // No key is empty, so the empty text is before all of them.
         let after = doc! { "k": kind, "e": after.unwrap_or_default() };
         let range = doc! { "$gt": after, "$lt": { "k": kind, "e": Bson::MaxKey } };
-        self.snapshots(doc! { "_id": range, "gone": { "$exists": false } }, limit).await
+        let filter = doc! { "_id": range, "gone": { "$exists": false } };
+        let mut asked = limit as usize;
+        loop {
+            let (rows, mut found) = self.snapshots(filter.clone(), asked).await?;
+            // A page that is not full would be taken for the last: others take the place of keys that are none.
+            if found.len() >= limit as usize || rows < asked {
+                found.truncate(limit as usize);
+                return Ok(found);
+            }
+            asked = limit as usize + rows - found.len();
+        }
     }
 
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {
@@ -198,12 +208,17 @@ impl Inspect for MongoQueue {
 }
 
 impl MongoQueue {
-    async fn snapshots(&self, filter: Document, limit: u32) -> Result<Vec<(EntityId, Snapshot)>, Error> {
+    /// How many there are, those that nobody can name included, and the others.
+    async fn snapshots(
+        &self,
+        filter: Document,
+        limit: usize,
+    ) -> Result<(usize, Vec<(EntityId, Snapshot)>), Error> {
         let db = &self.inner.connection;
         let rows = db.read(statements::snapshots(&db.entities, &db.messages, filter, limit)).await?;
         let entity = |row: &Document| row.get_document("_id").ok().and_then(codec::listed);
         let snapshot = |row| Snapshot { state: codec::state(row), pending: pending(row) };
-        Ok(rows.iter().filter_map(|row| Some((entity(row)?, snapshot(row)))).collect())
+        Ok((rows.len(), rows.iter().filter_map(|row| Some((entity(row)?, snapshot(row)))).collect()))
     }
 
     /// What the last commit settled and buried, and what is perhaps still stored as it was.

@@ -329,7 +329,7 @@ pub(crate) fn purge(mark: i64) -> Vec<Document> {
 pub(crate) const COUNTED: i64 = 100;
 
 /// State and backlog of entities, in the order of their names; no limit if it is nought.
-pub(crate) fn snapshots(entities: &str, messages: &str, filter: Document, limit: u32) -> Document {
+pub(crate) fn snapshots(entities: &str, messages: &str, filter: Document, limit: usize) -> Document {
     let some = |place: &str, condition: Document| {
         doc! { "$lookup": { "from": messages, "localField": "_id", "foreignField": place, "as": place,
         "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
@@ -338,7 +338,7 @@ pub(crate) fn snapshots(entities: &str, messages: &str, filter: Document, limit:
     let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$u", "$$done"] }] } };
     let mut pipeline = vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }];
     if limit > 0 {
-        pipeline.push(doc! { "$limit": i64::from(limit) });
+        pipeline.push(doc! { "$limit": i64::try_from(limit).unwrap_or(i64::MAX) });
     }
     pipeline.extend([
         some("q", unsettled),

@@ -38,15 +38,23 @@ impl Inspect for PostgresQueue {
     ) -> Result<Vec<(EntityId, Snapshot)>, Error> {
         // No key is empty, so the empty text is before all of them.
         let after = after.unwrap_or_default();
-        let values = [Value::Text(kind), Value::Text(after), Value::Number(i64::from(limit))];
-        let rows = self.server.call(Verb::List, &values).await?;
-        let mut found = Vec::new();
-        for row in &rows {
-            if let Some(entity) = codec::entity(kind, row).map_err(answer)? {
-                found.push((entity, snapshot(row).map_err(answer)?));
+        let mut asked = limit as usize;
+        loop {
+            let number = Value::Number(i64::try_from(asked).unwrap_or(i64::MAX));
+            let rows = self.server.call(Verb::List, &[Value::Text(kind), Value::Text(after), number]).await?;
+            let mut found = Vec::new();
+            for row in &rows {
+                if let Some(entity) = codec::entity(kind, row).map_err(answer)? {
+                    found.push((entity, snapshot(row).map_err(answer)?));
+                }
             }
+            // A page that is not full would be taken for the last: others take the place of keys that are none.
+            if found.len() >= limit as usize || rows.len() < asked {
+                found.truncate(limit as usize);
+                return Ok(found);
+            }
+            asked = limit as usize + rows.len() - found.len();
         }
-        Ok(found)
     }
 
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {

@@ -39,16 +39,24 @@ impl Inspect for SqliteQueue {
         limit: u32,
     ) -> Result<Vec<(EntityId, Snapshot)>, Error> {
         // No key is empty, so the empty text is before all of them.
-        let query =
-            sqlx::query(statements::LIST).bind(kind.to_owned()).bind(after.unwrap_or_default().to_owned());
-        let rows = self.fetch(query.bind(i64::from(limit))).await?;
-        let mut found = Vec::new();
-        for row in &rows {
-            if let Some(entity) = codec::entity(kind, row).map_err(before_commit)? {
-                found.push((entity, snapshot(row).map_err(before_commit)?));
+        let after = after.unwrap_or_default();
+        let mut asked = limit as usize;
+        loop {
+            let query = sqlx::query(statements::LIST).bind(kind.to_owned()).bind(after.to_owned());
+            let rows = self.fetch(query.bind(i64::try_from(asked).unwrap_or(i64::MAX))).await?;
+            let mut found = Vec::new();
+            for row in &rows {
+                if let Some(entity) = codec::entity(kind, row).map_err(before_commit)? {
+                    found.push((entity, snapshot(row).map_err(before_commit)?));
+                }
             }
+            // A page that is not full would be taken for the last: others take the place of keys that are none.
+            if found.len() >= limit as usize || rows.len() < asked {
+                found.truncate(limit as usize);
+                return Ok(found);
+            }
+            asked = limit as usize + rows.len() - found.len();
         }
-        Ok(found)
     }
 
     async fn peek(&self, entity: &EntityId, limit: u32) -> Result<Vec<StoredMessage>, Error> {

@@ -56,11 +56,14 @@ pub(crate) async fn a_key_written_by_hand_hides_nobody(lab: &Lab) -> Check {
     for entity in [&alice, &bob] {
         queue.post(entity, "a").await?;
     }
-    lab.backend.corrupt_key(&alice, &"x".repeat(actornot_core::Limits::KEY_BYTES + 1)).await;
+    lab.backend.corrupt_key(&alice, &"a".repeat(actornot_core::Limits::KEY_BYTES + 1)).await;
     scene.same("what is due", vec![bob.clone()], queue.due().await?.entities)?;
     let listed = queue.queue.list(bob.kind(), None, 10).await?;
     let listed: Vec<EntityId> = listed.into_iter().map(|(entity, _)| entity).collect();
     scene.same("what is listed", vec![bob.clone()], listed)?;
+    let page = queue.queue.list(bob.kind(), None, 1).await?;
+    let page: Vec<EntityId> = page.into_iter().map(|(entity, _)| entity).collect();
+    scene.same("a page of the list", vec![bob.clone()], page)?;
     let one = DueQuery { kinds: vec![bob.kind().to_owned()], after: None, limit: 1 };
     let first = queue.queue.due(&one).await?;
     let second = match first.after {
