@@ -52,7 +52,8 @@ impl Receipt {
     /// When the process that holds the entity seems to be gone, this one tries the lock.
     ///
     /// # Guarantees
-    /// `Handled` and `Dead` are said only of committed outcomes. A message that was purged with its entity is gone like
+    /// `Handled` and `Dead` are said only of committed outcomes. What its handler sent is committed too, and may still be on
+    /// its way to a target that the database keeps elsewhere. A message that was purged with its entity is gone like
     /// one that was handled.
     ///
     /// # Errors

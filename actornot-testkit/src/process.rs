@@ -189,6 +189,17 @@ impl Process {
         tokio::time::timeout(SOON, empty).await.unwrap_or(Ok(false))
     }
 
+    /// Whether so much is said soon. What was sent may still be on its way when its sender's message is settled.
+    pub(crate) async fn heard(&self, key: &str, times: usize) -> Result<bool, Error> {
+        let heard = async {
+            while self.said(key).await?.len() < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(true)
+        };
+        tokio::time::timeout(SOON, heard).await.unwrap_or(Ok(false))
+    }
+
     /// Dies as it stands.
     pub(crate) fn kill(self) {
         self.world.end();

@@ -165,6 +165,7 @@ pub(crate) async fn what_is_sent_is_run(lab: &Lab) -> Check {
     process.settled(&to_bob).await?;
     process.settled(&to_self).await?;
     for (key, said) in [("bob", vec!["hello"]), ("carol", vec!["again", "again"])] {
+        scene.same("whether it is run", true, process.heard(key, said.len()).await?)?;
         let last = process.mailbox.post(key, line("last", Act::Say)).id("last").await?;
         process.settled(&last).await?;
         let expected: Vec<&str> = said.into_iter().chain(["last"]).collect();
