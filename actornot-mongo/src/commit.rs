@@ -15,7 +15,7 @@ use crate::enqueue;
 use crate::error::after_write;
 use crate::row::{self, Queued, Row, batch};
 use crate::slice::COMMAND_BYTES;
-use crate::statements::{Change, signed, update};
+use crate::statements::{Change, Write, signed, update};
 use crate::turn::{AGAIN, crowded};
 
 /// What a commit turned out to be, after a look.
@@ -36,7 +36,7 @@ struct Plan {
     next_due: Option<Duration>,
     /// Nothing is queued yet, but it sent to itself: the lock is kept until that was relayed.
     keeps: bool,
-    statement: Document,
+    change: Box<Change>,
 }
 
 impl MongoQueue {
@@ -58,7 +58,6 @@ impl MongoQueue {
     }
 
     async fn commit_some(&self, commits: &[Commit]) -> Result<Vec<Result<Updated, Error>>, Error> {
-        let db = &self.inner.connection;
         let most = commits.iter().map(|commit| {
             let max = if let Next::Batch { max } = commit.next { max } else { 1 };
             max.saturating_add(u32::try_from(commit.acked.len()).unwrap_or(u32::MAX)).saturating_add(1)
@@ -70,11 +69,11 @@ impl MongoQueue {
             let these: Vec<(usize, &Commit)> =
                 open.iter().filter_map(|index| Some((*index, commits.get(*index)?))).collect();
             let rows = self.rows(&these, most, again == 0).await?;
-            let (mut steps, mut statements) = (Vec::new(), Vec::new());
+            let (mut steps, mut writes) = (Vec::new(), Vec::new());
             for ((index, commit), row) in these.into_iter().zip(rows) {
                 let answer = match check(&row, commit) {
                     Check::Apply(mut plan) => {
-                        statements.push(std::mem::take(&mut plan.statement));
+                        writes.push(Write::Change(std::mem::take(&mut plan.change)));
                         steps.push((index, commit, plan));
                         continue;
                     }
@@ -85,14 +84,11 @@ impl MongoQueue {
                 set(&mut answers, index, answer);
             }
             open.clear();
-            if statements.is_empty() {
-                break;
-            }
-            let reply = db.write(update(&db.entities, statements)).await?;
+            let outcomes = self.inner.connection.apply(writes, update).await?;
             let (mut settled, mut staged, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-            for (position, (index, commit, plan)) in steps.into_iter().enumerate() {
+            for ((index, commit, plan), outcome) in steps.into_iter().zip(outcomes) {
                 let entity = &commit.lease.entity;
-                match reply.outcome(position) {
+                match outcome {
                     Outcome::Applied => {
                         settled.extend(plan.settled.iter().cloned());
                         if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. })
@@ -189,7 +185,7 @@ fn no_prefix(entity: &EntityId) -> Error {
 fn check(row: &Row, commit: &Commit) -> Check {
     let entity = &commit.lease.entity;
     let refuse = |error: Error| Check::Refused(error.with_entity(entity));
-    if row.last_commit.as_deref() == Some(&commit.id.to_string()) {
+    if [&row.last_commit, &row.commit_before].contains(&&Some(commit.id.to_string())) {
         return Check::Replay;
     }
     if !row.is_held_by(commit.lease.nonce) || row.fence != Some(commit.lease.fence) {
@@ -243,10 +239,10 @@ fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
     let keeps = wants && next.is_empty() && own;
     let settled: Vec<(Document, ObjectId)> =
         settled.into_iter().map(|(id, u)| (codec::message_name(&commit.lease.entity, &id), u)).collect();
-    let statement = statement(row, commit, &settled, &next, is_empty, keeps);
+    let change = Box::new(change(row, commit, &settled, &next, is_empty, keeps));
     // What an earlier commit had to leave is tried again.
     let settled = settled.into_iter().chain(row.left.iter().flatten().cloned()).collect();
-    Plan { settled, batch: next, counts, next_due, keeps, statement }
+    Plan { settled, batch: next, counts, next_due, keeps, change }
 }
 
 /// When it wants to be looked at again, once the lock is let go.
@@ -269,15 +265,15 @@ fn next_due(row: &Row, commit: &Commit, is_empty: bool) -> Option<Duration> {
     Some(head.max(wait))
 }
 
-/// The update: everything at once, if the entity is as it was read (G3, G4, G5).
-fn statement(
+/// Everything at once, if the entity is as it was read (G3, G4, G5).
+fn change(
     row: &Row,
     commit: &Commit,
     settled: &[(Document, ObjectId)],
     batch: &[Queued],
     is_empty: bool,
     keeps: bool,
-) -> Document {
+) -> Change {
     let (lease, count) = (&commit.lease, settled.len());
     let mut change = Change::of(&lease.entity);
     // The fence pins what was handed out; a resume sets the counters back.
@@ -298,6 +294,7 @@ fn statement(
         "fence": signed(lease.fence) + 1, "last_commit": commit.id.to_string(), "done": done,
         "batch_limit": i64::from(commit.batch_limit.max(1)),
     });
+    change.set.extend(row.last_commit.as_ref().map(|id| ("commit_before".to_owned(), id.as_str().into())));
     match !stays && is_empty && row.late.is_none() {
         // Whatever the count was, it is none.
         true => change.set.insert("pending", 0_i64),
@@ -364,7 +361,7 @@ fn statement(
         let deadline = date(row.now.saturating_add(millis(lease.length)));
         change.set.extend(doc! { "deadline": deadline, "wake_at": deadline });
         change.min.extend(late.map(|due| ("delayed_at".to_owned(), date(due).into())));
-        return change.statement();
+        return change;
     }
     change.set.insert("queued", !is_empty);
     change.now.push("since");
@@ -382,7 +379,7 @@ fn statement(
         (None, None) => change.now.push("wake_at"),
         (due, until) => change.set.extend(due.max(until).map(|at| ("wake_at".to_owned(), date(at).into()))),
     }
-    change.statement()
+    change
 }
 
 fn finish(commit: &Commit, plan: Plan) -> Updated {

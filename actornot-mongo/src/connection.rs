@@ -1,16 +1,20 @@
 //! Commands to the server, and what it answers in three places: `ok`, `writeErrors`, `writeConcernError`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
-use mongodb::bson::{Bson, Document};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::{Client, Database};
 
 use crate::config::Target;
-use crate::error::{self, Doing};
-use crate::statements::REFUSAL;
+use crate::error::{self, Doing, after_write};
+use crate::statements::{Change, REFUSAL, Write, together};
 use crate::turn::Line;
+
+/// From so many on, changes of one shape share a statement.
+const TOGETHER: usize = 3;
 
 /// So long may the server take to answer, beyond what a call waits for its turn. A commit waits for the disks of a
 /// majority.
@@ -38,6 +42,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Reply {
     /// How many documents were matched, inserted or deleted.
     pub(crate) n: i64,
+    /// How many an update left otherwise than it found them.
+    pub(crate) modified: i64,
     errors: BTreeMap<usize, (i32, String)>,
 }
 
@@ -108,7 +114,9 @@ impl Connection {
     pub(crate) async fn write(&self, command: Document) -> Result<Reply, Error> {
         let statements =
             ["updates", "documents", "deletes"].iter().find_map(|part| command.get_array(part).ok());
-        let doing = if statements.is_some_and(|all| all.len() > 1) { Doing::Many } else { Doing::One };
+        let many = |statements: &Bson| statements.as_document().is_some_and(|one| one.contains_key("multi"));
+        let many = statements.is_some_and(|all| all.len() > 1 || all.iter().any(many));
+        let doing = if many { Doing::Many } else { Doing::One };
         let answer = self.run(&self.db, command, doing).await?;
         let mut errors = BTreeMap::new();
         for error in answer.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default() {
@@ -124,12 +132,77 @@ impl Connection {
                 format!("MongoDB applied the write, and not on a majority in time (code {code})"),
             ));
         }
-        Ok(Reply { n: crate::codec::int(&answer, "n"), errors })
+        let count = |field: &str| crate::codec::int(&answer, field);
+        Ok(Reply { n: count("n"), modified: count("nModified"), errors })
+    }
+
+    /// Changes entities, in one command; what became of each, in order. `update` says how durably.
+    pub(crate) async fn apply(
+        &self,
+        writes: Vec<Write>,
+        update: fn(&str, Vec<Document>) -> Document,
+    ) -> Result<Vec<Outcome>, Error> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut outcomes: Vec<Outcome> = writes.iter().map(|_| Outcome::Refused).collect();
+        let (groups, alone) = grouped(writes);
+        let told = ObjectId::new();
+        let mut statements: Vec<Document> =
+            groups.iter().map(|group| together(group.iter().map(|(_, change)| &**change), told)).collect();
+        let (places, own): (Vec<usize>, Vec<Document>) = alone.into_iter().unzip();
+        statements.extend(own);
+        let reply = self.write(update(&self.entities, statements)).await?;
+        // Statements of groups only tell how many they changed, all in all.
+        let mut changed = groups.iter().map(Vec::len).sum::<usize>();
+        for (at, index) in places.into_iter().enumerate() {
+            let outcome = reply.outcome(groups.len() + at);
+            changed += usize::from(matches!(outcome, Outcome::Applied));
+            put(&mut outcomes, index, outcome);
+        }
+        let failed = |at: usize| !matches!(reply.outcome(at), Outcome::Applied);
+        let whole = reply.modified >= i64::try_from(changed).unwrap_or(i64::MAX);
+        let found = match whole && !(0..groups.len()).any(failed) {
+            true => None,
+            false => Some(self.told(groups.iter().flatten().map(|(_, change)| &change.id), told).await?),
+        };
+        let mut again = Vec::new();
+        for (at, group) in groups.into_iter().enumerate() {
+            for (index, change) in group {
+                match found.as_ref().is_none_or(|found| found.contains(&change.id.to_string())) {
+                    true => put(&mut outcomes, index, Outcome::Applied),
+                    // What one of them fails by is no concern of the others.
+                    false if failed(at) => again.push((index, change.statement())),
+                    false => {}
+                }
+            }
+        }
+        if again.is_empty() {
+            return Ok(outcomes);
+        }
+        let (places, statements): (Vec<usize>, Vec<Document>) = again.into_iter().unzip();
+        let reply = self.write(update(&self.entities, statements)).await.map_err(after_write)?;
+        for (at, index) in places.into_iter().enumerate() {
+            put(&mut outcomes, index, reply.outcome(at));
+        }
+        Ok(outcomes)
+    }
+
+    /// Which of these were changed under this name. One that another has changed since is not found.
+    async fn told(
+        &self,
+        ids: impl Iterator<Item = &Bson>,
+        told: ObjectId,
+    ) -> Result<BTreeSet<String>, Error> {
+        let filter = doc! { "_id": { "$in": ids.cloned().collect::<Vec<_>>() }, "told": told };
+        let find = doc! { "find": &self.entities, "filter": filter, "projection": { "_id": 1 }, "batchSize": i32::MAX };
+        let (found, _) = self.look(find, usize::MAX).await.map_err(after_write)?;
+        Ok(found.iter().filter_map(|row| Some(row.get("_id")?.to_string())).collect())
     }
 
     /// A read of what a majority holds, from the primary: what it shows stays.
     pub(crate) async fn read(&self, mut command: Document) -> Result<Vec<Document>, Error> {
-        command.insert("readConcern", mongodb::bson::doc! { "level": "majority" });
+        command.insert("readConcern", doc! { "level": "majority" });
         Ok(self.look(command, usize::MAX).await?.0)
     }
 
@@ -154,6 +227,32 @@ impl Connection {
             Ok(rows) => rows.map_err(|error: mongodb::error::Error| error::map(&error, Doing::Read)),
             Err(_) => Err(silent(Doing::Read)),
         }
+    }
+}
+
+/// Changes, or statements, each with its place.
+type Placed<T> = Vec<(usize, T)>;
+
+/// Changes of one shape, each of another entity, share a statement if they are enough; the rest has one each.
+fn grouped(writes: Vec<Write>) -> (Vec<Placed<Box<Change>>>, Placed<Document>) {
+    let (mut alone, mut shapes, mut ids) = (Vec::new(), BTreeMap::<_, Placed<_>>::new(), BTreeSet::new());
+    for (index, write) in writes.into_iter().enumerate() {
+        match write {
+            Write::Whole(statement) => alone.push((index, statement)),
+            Write::Change(change) => match change.shape().filter(|_| ids.insert(change.id.to_string())) {
+                Some(shape) => shapes.entry(shape).or_default().push((index, change)),
+                None => alone.push((index, change.statement())),
+            },
+        }
+    }
+    let (groups, few): (Vec<_>, Vec<_>) = shapes.into_values().partition(|group| group.len() >= TOGETHER);
+    alone.extend(few.into_iter().flatten().map(|(index, change)| (index, change.statement())));
+    (groups, alone)
+}
+
+fn put(outcomes: &mut [Outcome], index: usize, outcome: Outcome) {
+    if let Some(slot) = outcomes.get_mut(index) {
+        *slot = outcome;
     }
 }
 

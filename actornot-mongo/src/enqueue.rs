@@ -12,10 +12,10 @@ use crate::MongoQueue;
 use crate::codec::{self, millis, name};
 use crate::connection::Outcome;
 use crate::error::after_write;
-use crate::lock::{Posted, Step, answer};
-use crate::row::{Queued, Row};
+use crate::lock::{Step, answer};
+use crate::row::{Posted, Queued, Row};
 use crate::slice::COMMAND_BYTES;
-use crate::statements::{concern, update, weakly};
+use crate::statements::{Write, concern, update, weakly};
 use crate::turn::{AGAIN, crowded};
 
 /// A message on its way in.
@@ -279,7 +279,6 @@ impl MongoQueue {
         rows: &mut [Row],
         most: u32,
     ) -> Result<Vec<Result<Enqueued, Error>>, Error> {
-        let db = &self.inner.connection;
         let mut answers: Vec<Option<Result<Enqueued, Error>>> = items.iter().map(|_| None).collect();
         // Of a known id we cannot tell where it is now, and whether anybody was told: look again.
         let known = stored.iter().enumerate().filter(|(_, stored)| stored.is_known());
@@ -287,15 +286,14 @@ impl MongoQueue {
         self.look_again(items, stored, rows, &known, most).await?;
         let mut open: Vec<usize> = (0..items.len()).collect();
         for _ in 0..AGAIN {
-            let (mut steps, mut statements) =
-                (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            let (mut steps, mut writes) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
             for index in &open {
                 if let (Some(item), Some(stored), Some(row)) =
                     (items.get(*index), stored.get(*index), rows.get(*index))
                 {
-                    let (step, statement) = step(item, stored, row);
+                    let (step, write) = step(item, stored, row);
                     steps.push((*index, step));
-                    statements.push(statement);
+                    writes.push(write);
                 }
             }
             // The messages are on a majority. A grant may be lost with its server, and is then another's; but what is only
@@ -304,11 +302,14 @@ impl MongoQueue {
                 let is_new = rows.get(*index).is_none_or(|row| row.fence.is_none() || row.gone);
                 matches!(step, Step::Grant(..)) && !is_new && !stored.get(*index).is_none_or(Stored::is_known)
             };
-            let write = if steps.iter().all(weak) { weakly } else { update };
-            let reply = db.write(write(&db.entities, statements)).await?;
+            let outcomes = self
+                .inner
+                .connection
+                .apply(writes, if steps.iter().all(weak) { weakly } else { update })
+                .await?;
             let (mut moved, mut granted) = (Vec::new(), Vec::new());
-            for (position, (index, step)) in steps.into_iter().enumerate() {
-                match reply.outcome(position) {
+            for ((index, step), outcome) in steps.into_iter().zip(outcomes) {
+                match outcome {
                     Outcome::Applied => granted.push((index, step)),
                     Outcome::Refused => moved.push(index),
                     Outcome::Failed(error) => {
@@ -369,11 +370,9 @@ impl MongoQueue {
 }
 
 /// What to do with the entity of an item, and the update that does it.
-fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Document) {
+fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Write) {
     let posted = stored.posted(row);
-    let Some(request) = &item.lock else {
-        return (Step::None, posted.statement(&item.entity, row, false));
-    };
+    let Some(request) = &item.lock else { return (Step::None, posted.write(&item.entity, row, false)) };
     let mut head = row.head.clone();
     if !row.more {
         head.extend(stored.own.iter().cloned());
@@ -381,11 +380,11 @@ fn step(item: &Enqueue, stored: &Stored, row: &Row) -> (Step, Document) {
     match Step::of(row, request, head) {
         Step::None => {
             let locked = row.live && !row.is_held_by(request.nonce);
-            (Step::None, posted.statement(&item.entity, row, locked))
+            (Step::None, posted.write(&item.entity, row, locked))
         }
         step => {
-            let statement = step.statement(&item.entity, row, request, Some(&posted));
-            (step, statement)
+            let write = step.write(&item.entity, row, request, Some(&posted));
+            (step, write)
         }
     }
 }

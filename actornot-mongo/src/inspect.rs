@@ -190,7 +190,7 @@ impl Inspect for MongoQueue {
             let all = doc! { "q": filter, "multi": true, "u": statements::bury_stages() };
             db.write(update(&db.messages, vec![all])).await?.check()?;
             let filter = doc! { "_id": id.clone(), "gone": { "$exists": false } };
-            let statement = doc! { "q": filter, "u": statements::purge(row.mark) };
+            let statement = doc! { "q": filter, "u": purge(row.mark) };
             let reply = db.write(update(&db.entities, vec![statement])).await.map_err(after_write)?;
             match reply.outcome(0) {
                 Outcome::Applied => return Ok(reply.n > 0),
@@ -215,7 +215,7 @@ impl MongoQueue {
         limit: usize,
     ) -> Result<(usize, Vec<(EntityId, Snapshot)>), Error> {
         let db = &self.inner.connection;
-        let rows = db.read(statements::snapshots(&db.entities, &db.messages, filter, limit)).await?;
+        let rows = db.read(snapshots(&db.entities, &db.messages, filter, limit)).await?;
         let entity = |row: &Document| row.get_document("_id").ok().and_then(codec::listed);
         let snapshot = |row| Snapshot { state: codec::state(row), pending: pending(row) };
         Ok((rows.len(), rows.iter().filter_map(|row| Some((entity(row)?, snapshot(row)))).collect()))
@@ -270,8 +270,7 @@ impl MongoQueue {
         let db = &self.inner.connection;
         let stages = vec![doc! { "$set": { "version": refuse() } }];
         let statement = doc! { "q": { "_id": "guard" }, "u": stages, "upsert": true };
-        let mut change = Change::default();
-        change.filter.insert("_id", "guard");
+        let mut change = Change { id: "guard".into(), ..Change::default() };
         change.inc.insert("version", 1);
         let reply = db.write(update(&db.meta, vec![statement, change.statement()])).await?;
         match (reply.outcome(0), reply.outcome(1)) {
@@ -289,7 +288,7 @@ impl MongoQueue {
 /// that died between its message and its mark is not in it.
 fn pending(row: &Document) -> u64 {
     let counted = int(row, "counted");
-    unsigned(if counted <= statements::COUNTED { counted } else { counted.max(int(row, "pending")) })
+    unsigned(if counted <= COUNTED { counted } else { counted.max(int(row, "pending")) })
 }
 
 fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {
@@ -334,4 +333,45 @@ fn dead_letter(row: &Document) -> Result<DeadLetter, Error> {
         error: text(row, "error"),
         attempts: small(int(row, "attempts")),
     })
+}
+
+/// So many messages of each entity are counted for whoever looks.
+const COUNTED: i64 = 100;
+
+/// State and backlog of entities, in the order of their names; no limit if it is nought.
+fn snapshots(entities: &str, messages: &str, filter: Document, limit: usize) -> Document {
+    let some = |place: &str, condition: Document| {
+        doc! { "$lookup": { "from": messages, "localField": "_id", "foreignField": place, "as": place,
+        "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
+            { "$match": condition }, { "$limit": COUNTED + 1 }, { "$project": { "_id": 0, "u": 1 } }] } }
+    };
+    let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$u", "$$done"] }] } };
+    let mut pipeline = vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }];
+    if limit > 0 {
+        pipeline.push(doc! { "$limit": i64::try_from(limit).unwrap_or(i64::MAX) });
+    }
+    pipeline.extend([
+        some("q", unsettled),
+        some("d", doc! {}),
+        doc! { "$project": { "state": 1, "version": 1, "state_version": 1, "pending": 1,
+        "counted": { "$add": [{ "$size": "$q" }, { "$size": "$d" }] } } },
+    ]);
+    doc! { "aggregate": entities, "cursor": {}, "pipeline": pipeline }
+}
+
+/// Takes everything from an entity but its fence, its mark and its last commit, unless it was told of a message since
+/// it was looked at. The fence only rises, and the marks go on: nothing from before can be mistaken for what comes.
+fn purge(mark: i64) -> Vec<Document> {
+    let same = doc! { "$cond": [{ "$eq": ["$mark", mark] }, "$mark", refuse()] };
+    vec![
+        doc! { "$set": { "mark": same } },
+        doc! { "$set": {
+            "fence": { "$max": [{ "$toLong": "$$NOW" }, { "$add": ["$fence", 1_i64] }] },
+            "queued": false, "pending": 0_i64, "handed": [], "bury": [], "since": "$$NOW", "gone": true,
+            "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
+        } },
+        doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
+        "delayed_at", "counted"] },
+        wake(),
+    ]
 }

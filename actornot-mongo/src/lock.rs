@@ -10,8 +10,8 @@ use crate::MongoQueue;
 use crate::codec::{date, millis, name, unsigned};
 use crate::connection::Outcome;
 use crate::error::after_write;
-use crate::row::{self, Queued, Row, batch, handed};
-use crate::statements::{self, Change, refuse, signed, update, wake, weakly};
+use crate::row::{self, Posted, Queued, Row, batch, handed};
+use crate::statements::{self, Change, Write, refuse, signed, update, wake, weakly};
 use crate::turn::{AGAIN, crowded};
 
 /// What a request for a lock comes to, after a look.
@@ -36,13 +36,13 @@ impl Step {
     }
 
     /// The update that binds it to the row as it was read, with what is told of new messages.
-    pub(crate) fn statement(
+    pub(crate) fn write(
         &self,
         entity: &EntityId,
         row: &Row,
         request: &LockRequest,
         posted: Option<&Posted>,
-    ) -> Document {
+    ) -> Write {
         let length = millis(request.length);
         let batch = match self {
             Self::Grant(batch, _) => batch,
@@ -54,7 +54,7 @@ impl Step {
                 let between = posted.map(Posted::stages).unwrap_or_default();
                 let stages =
                     [vec![doc! { "$set": { "fence": guard } }], between, vec![renewed, wake()]].concat();
-                return doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true };
+                return Write::Whole(doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true });
             }
         };
         let mut change = Change::of(entity);
@@ -86,68 +86,7 @@ impl Step {
             "deliveries": i64::from(deliveries), "charged": i64::from(charged),
         });
         change.set.extend(batch.first().map(|first| ("counted".to_owned(), first.u.into())));
-        change.statement()
-    }
-}
-
-/// Messages that were posted: so many, whether one may be run at once, and when the first delayed one is due.
-#[derive(Default)]
-pub(crate) struct Posted {
-    pub(crate) count: i64,
-    pub(crate) queued: bool,
-    pub(crate) due: Option<i64>,
-}
-
-impl Posted {
-    /// For an entity in whatever state.
-    pub(crate) fn stages(&self) -> Vec<Document> {
-        statements::bump(self.count, self.queued, self.due)
-    }
-
-    /// For one that is bound to its row.
-    fn tell(&self, row: &Row, change: &mut Change) {
-        match row.fence {
-            None => change.set.extend(doc! { "mark": 1_i64, "pending": self.count }),
-            Some(_) => change.inc.extend(doc! { "mark": 1_i64, "pending": self.count }),
-        }
-        if self.queued {
-            change.set.insert("queued", true);
-        }
-        if let Some(due) = self.due {
-            change.min.insert("delayed_at", date(due));
-        }
-    }
-
-    /// The update that tells an entity. Where it wakes does not change if it is locked or has a queue already, and is
-    /// now if it was idle; the rest is the server's to compute.
-    pub(crate) fn statement(&self, entity: &EntityId, row: &Row, locked: bool) -> Document {
-        let mut change = Change::of(entity);
-        let idle = row.paused.is_none() && row.waiting().is_none() && !row.staged;
-        match row.fence {
-            _ if self.due.is_some() || !self.queued || row.gone => return self.anyhow(entity, locked),
-            Some(_) if locked => change.when("deadline", true),
-            Some(_) if row.queued => _ = change.filter.insert("queued", true),
-            Some(_) if row.deadline.is_some() => change.when("deadline", true),
-            Some(fence) if idle => {
-                change.filter.insert("fence", signed(fence));
-                change.when("paused", false);
-                change.now.extend(["since", "wake_at"]);
-            }
-            None => {
-                change.create(row.now);
-                change.now.push("wake_at");
-            }
-            Some(_) => return self.anyhow(entity, locked),
-        }
-        self.tell(row, &mut change);
-        change.statement()
-    }
-
-    fn anyhow(&self, entity: &EntityId, locked: bool) -> Document {
-        let guard = doc! { "$cond": [statements::locked(), "$mark", refuse()] };
-        let guard = if locked { vec![doc! { "$set": { "mark": guard } }] } else { Vec::new() };
-        let stages = [guard, self.stages(), vec![wake()]].concat();
-        doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true }
+        Write::Change(change.into())
     }
 }
 
@@ -189,14 +128,13 @@ impl MongoQueue {
         &self,
         items: &[TryLock],
     ) -> Result<Vec<Result<Option<Grant>, Error>>, Error> {
-        let db = &self.inner.connection;
         let most = items.iter().map(|item| item.request.max_batch).max().unwrap_or(1);
         let mut answers: Vec<Option<Result<Option<Grant>, Error>>> = items.iter().map(|_| None).collect();
         let mut open: Vec<(usize, &TryLock)> = items.iter().enumerate().collect();
         for _ in 0..AGAIN {
             let entities: Vec<&EntityId> = open.iter().map(|(_, item)| &item.entity).collect();
             let rows = self.look(&entities, most).await?;
-            let (mut steps, mut statements) = (Vec::new(), Vec::new());
+            let (mut steps, mut writes) = (Vec::new(), Vec::new());
             for ((index, item), mut row) in open.iter().copied().zip(rows) {
                 let mistaken = row.head.is_empty() && row.is_mistaken();
                 let head = std::mem::take(&mut row.head);
@@ -208,17 +146,14 @@ impl MongoQueue {
                     set(&mut answers, index, Ok(None));
                     continue;
                 }
-                statements.push(step.statement(&item.entity, &row, &item.request, None));
+                writes.push(step.write(&item.entity, &row, &item.request, None));
                 steps.push((index, item, row, step));
             }
             open.clear();
-            if statements.is_empty() {
-                break;
-            }
             // A grant may be lost with its server: its commit is then refused. Nobody waits for a majority.
-            let reply = db.write(weakly(&db.entities, statements)).await?;
-            for (position, (index, item, row, step)) in steps.into_iter().enumerate() {
-                match reply.outcome(position) {
+            let outcomes = self.inner.connection.apply(writes, weakly).await?;
+            for ((index, item, row, step), outcome) in steps.into_iter().zip(outcomes) {
+                match outcome {
                     Outcome::Applied => {
                         let grant = answer(self, &item.entity, &item.request, &row, step, None).await;
                         set(&mut answers, index, grant);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use actornot_core::{HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
+use actornot_core::{EntityId, HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 
-use crate::codec::{self, int, moment, optional, small, unsigned};
+use crate::codec::{self, date, int, moment, name, optional, small, unsigned};
 use crate::connection::documents;
+use crate::statements::{self, Change, Write, refuse, wake};
 
 /// An entity remembers so many messages that were settled, without anybody having seen that they are gone.
 pub(crate) const DONE: usize = 32;
@@ -30,6 +31,8 @@ pub(crate) struct Row {
     pub(crate) deadline: Option<i64>,
     pub(crate) live: bool,
     pub(crate) last_commit: Option<String>,
+    /// The one before it: whoever is not told that his commit was applied may ask when the next one was, too.
+    pub(crate) commit_before: Option<String>,
     pub(crate) handed: Vec<(String, ObjectId)>,
     pub(crate) deliveries: u32,
     pub(crate) charged: u32,
@@ -80,6 +83,7 @@ impl Row {
             live: deadline
                 .is_some_and(|at| now < at && at <= now.saturating_add(codec::millis(Limits::LEASE))),
             last_commit: optional(&row, "last_commit"),
+            commit_before: optional(&row, "commit_before"),
             handed: documents(&row, "handed").iter().map(|row| (codec::text(row, "i"), u(row))).collect(),
             deliveries: small(int(&row, "deliveries")),
             charged: small(int(&row, "charged")),
@@ -178,6 +182,70 @@ impl Row {
         let head = if self.queued || !self.head.is_empty() { 0 } else { self.late?.0 - self.now };
         let wait = self.waiting().map_or(0, |(_, left)| left);
         Some(Duration::from_millis(unsigned(head.max(wait))))
+    }
+}
+
+/// Messages that were posted: so many, whether one may be run at once, and when the first delayed one is due.
+#[derive(Default)]
+pub(crate) struct Posted {
+    pub(crate) count: i64,
+    pub(crate) queued: bool,
+    pub(crate) due: Option<i64>,
+}
+
+impl Posted {
+    /// For an entity in whatever state.
+    pub(crate) fn stages(&self) -> Vec<Document> {
+        statements::bump(self.count, self.queued, self.due)
+    }
+
+    /// For one that is bound to its row.
+    pub(crate) fn tell(&self, row: &Row, change: &mut Change) {
+        match row.fence {
+            None => change.set.extend(doc! { "mark": 1_i64, "pending": self.count }),
+            Some(_) => change.inc.extend(doc! { "mark": 1_i64, "pending": self.count }),
+        }
+        if self.queued {
+            change.set.insert("queued", true);
+        }
+        if let Some(due) = self.due {
+            change.min.insert("delayed_at", date(due));
+        }
+    }
+
+    /// The update that tells an entity. Where it wakes does not change if it is locked or has a queue already, and is
+    /// now if it was idle; the rest is the server's to compute.
+    pub(crate) fn write(&self, entity: &EntityId, row: &Row, locked: bool) -> Write {
+        let mut change = Change::of(entity);
+        let idle = row.paused.is_none() && row.wait.is_none() && !row.staged;
+        match row.fence {
+            _ if self.due.is_some() || !self.queued || row.gone => return self.anyhow(entity, locked),
+            Some(_) if locked => change.when("deadline", true),
+            Some(_) if row.queued => _ = change.filter.insert("queued", true),
+            Some(_) if row.deadline.is_some() => change.when("deadline", true),
+            Some(_) if idle => {
+                // Not its fence: what is said of many in the same words costs the least.
+                change.filter.extend(doc! { "queued": false, "outbox": [], "bury": [] });
+                ["deadline", "paused", "wait", "gone"]
+                    .into_iter()
+                    .for_each(|field| change.when(field, false));
+                change.now.extend(["since", "wake_at"]);
+            }
+            None => {
+                change.create(row.now);
+                change.now.push("wake_at");
+            }
+            Some(_) => return self.anyhow(entity, locked),
+        }
+        self.tell(row, &mut change);
+        Write::Change(change.into())
+    }
+
+    fn anyhow(&self, entity: &EntityId, locked: bool) -> Write {
+        let guard = doc! { "$cond": [statements::locked(), "$mark", refuse()] };
+        let guard = if locked { vec![doc! { "$set": { "mark": guard } }] } else { Vec::new() };
+        let stages = [guard, self.stages(), vec![wake()]].concat();
+        Write::Whole(doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true })
     }
 }
 

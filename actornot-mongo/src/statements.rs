@@ -24,10 +24,12 @@ pub(crate) fn weakly(collection: &str, updates: Vec<Document>) -> Document {
     doc! { "update": collection, "updates": updates, "ordered": false, "writeConcern": { "w": 1 } }
 }
 
-/// A change of one entity, bound to how it was read: if the filter finds it otherwise, the server refuses the statement
-/// with an error of its own, and applies its neighbours. Plain operators cost both sides half of what expressions do.
-#[derive(Default)]
+/// A change of one entity, bound to how it was read: if it is otherwise, nothing of the change is applied. Plain operators
+/// cost both sides half of what expressions do.
+#[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Change {
+    pub(crate) id: Bson,
+    /// What its fields must be, or whether they exist.
     pub(crate) filter: Document,
     pub(crate) set: Document,
     pub(crate) unset: Vec<&'static str>,
@@ -36,12 +38,12 @@ pub(crate) struct Change {
     pub(crate) push: Document,
     /// Fields that become the server's moment.
     pub(crate) now: Vec<&'static str>,
-    creates: bool,
+    pub(crate) creates: bool,
 }
 
 impl Change {
     pub(crate) fn of(entity: &EntityId) -> Self {
-        Self { filter: doc! { "_id": name(entity) }, ..Self::default() }
+        Self { id: name(entity).into(), ..Self::default() }
     }
 
     pub(crate) fn when(&mut self, field: &str, exists: bool) {
@@ -61,29 +63,106 @@ impl Change {
         };
     }
 
+    /// By itself: if the filter finds nothing, the server refuses the statement with an error of its own, and applies its
+    /// neighbours.
     pub(crate) fn statement(self) -> Document {
-        let fields = |names: Vec<&'static str>, value: Bson| -> Document {
-            names.into_iter().map(|name| (name.to_owned(), value.clone())).collect()
+        let mut u = self.operators();
+        if !self.creates {
+            u.insert("$setOnInsert", doc! { "_id": 0 });
+        }
+        let mut q = doc! { "_id": self.id };
+        q.extend(self.filter);
+        // With a hint, there is no other plan to look for.
+        doc! { "q": q, "u": u, "upsert": true, "hint": "_id_" }
+    }
+
+    fn operators(&self) -> Document {
+        let fields = |names: &[&str], value: Bson| -> Document {
+            names.iter().map(|name| ((*name).to_owned(), value.clone())).collect()
         };
         let mut u = Document::new();
         for (operator, fields) in [
-            ("$set", self.set),
-            ("$unset", fields(self.unset, "".into())),
-            ("$inc", self.inc),
-            ("$min", self.min),
-            ("$push", self.push),
-            ("$currentDate", fields(self.now, true.into())),
+            ("$set", self.set.clone()),
+            ("$unset", fields(&self.unset, "".into())),
+            ("$inc", self.inc.clone()),
+            ("$min", self.min.clone()),
+            ("$push", self.push.clone()),
+            ("$currentDate", fields(&self.now, true.into())),
         ] {
             if !fields.is_empty() {
                 u.insert(operator, fields);
             }
         }
-        if !self.creates {
-            u.insert("$setOnInsert", doc! { "_id": 0 });
-        }
-        // With a hint, there is no other plan to look for.
-        doc! { "q": self.filter, "u": u, "upsert": true, "hint": "_id_" }
+        u
     }
+
+    /// The names of what it looks at and changes: those of one shape may go together.
+    pub(crate) fn shape(&self) -> Option<String> {
+        if self.creates || !self.push.is_empty() || !self.min.is_empty() {
+            return None;
+        }
+        let names = |part: &Document| part.keys().cloned().collect::<Vec<_>>();
+        let filter: Vec<_> = self.filter.iter().map(|(field, value)| (field, exists(value))).collect();
+        let parts = (filter, names(&self.set), &self.unset, names(&self.inc), &self.now);
+        Some(format!("{parts:?}"))
+    }
+}
+
+/// One entity's part of a command.
+pub(crate) enum Write {
+    Change(Box<Change>),
+    /// What only expressions can say, guarded by them.
+    Whole(Document),
+}
+
+/// What a filter says of a field, if it does not ask for a value.
+fn exists(value: &Bson) -> Option<bool> {
+    value.as_document()?.get_bool("$exists").ok()
+}
+
+/// Changes of one shape, each of another entity, in one statement: a statement costs more than what it changes. The
+/// entities that were as they were read are changed, and have this name in `told`.
+pub(crate) fn together<'a>(changes: impl Iterator<Item = &'a Change>, told: ObjectId) -> Document {
+    let changes: Vec<&Change> = changes.collect();
+    let Some(&first) = changes.first() else { return Document::new() };
+    let names: Vec<Bson> = changes.iter().map(|change| change.id.clone()).collect();
+    let mut q = doc! { "_id": { "$in": &names } };
+    let same = |change: &&Change| Change { id: first.id.clone(), ..(*change).clone() } == *first;
+    if changes.iter().all(same) {
+        q.extend(first.filter.clone());
+        let mut change = first.clone();
+        change.set.insert("told", told);
+        return doc! { "q": q, "u": change.operators(), "multi": true, "hint": "_id_" };
+    }
+    // `its` is what this entity's own change says; whatever users wrote into it stays a literal.
+    let own = |change: &&Change| {
+        doc! { "if": change.filter.clone(), "set": change.set.clone(), "inc": change.inc.clone() }
+    };
+    let own = literal(changes.iter().map(own).collect::<Vec<_>>());
+    let own = doc! { "$arrayElemAt": [own, { "$indexOfArray": [literal(names), "$_id"] }] };
+    let fits = first.filter.iter().map(|(field, value)| match exists(value) {
+        Some(true) => doc! { "$gt": [format!("${field}"), null] },
+        Some(false) => doc! { "$lte": [format!("${field}"), null] },
+        None => doc! { "$eq": [format!("${field}"), format!("$its.if.{field}")] },
+    });
+    let mut fields: Vec<(&str, Bson)> = vec![("told", told.into())];
+    fields.extend(first.set.keys().map(|field| (field.as_str(), format!("$its.set.{field}").into())));
+    fields.extend(first.unset.iter().map(|field| (*field, "$$REMOVE".into())));
+    fields.extend(first.inc.keys().map(|field| {
+        (field.as_str(), doc! { "$add": [format!("${field}"), format!("$its.inc.{field}")] }.into())
+    }));
+    fields.extend(first.now.iter().map(|field| (*field, "$$NOW".into())));
+    let when_fits = |(field, value): (&str, Bson)| {
+        (field.to_owned(), doc! { "$cond": ["$fits", value, format!("${field}")] }.into())
+    };
+    let changed: Document = fields.into_iter().map(when_fits).collect();
+    let stages = vec![
+        doc! { "$set": { "its": own } },
+        doc! { "$set": { "fits": { "$and": fits.collect::<Vec<_>>() } } },
+        doc! { "$set": changed },
+        doc! { "$unset": ["its", "fits"] },
+    ];
+    doc! { "q": q, "u": stages, "multi": true, "hint": "_id_" }
 }
 
 /// What an expression that fails on purpose says.
@@ -231,12 +310,13 @@ pub(crate) fn bury_stages() -> Vec<Document> {
 /// G2: the documents of these entities, each with the server's clock. What is queued is read behind it, in a command of
 /// its own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
 pub(crate) fn entities(entities: &str, names: Vec<Document>, state: bool) -> Document {
-    const FIELDS: [&str; 18] = [
+    const FIELDS: [&str; 19] = [
         "fence",
         "gone",
         "nonce",
         "deadline",
         "last_commit",
+        "commit_before",
         "handed",
         "done",
         "deliveries",
@@ -306,47 +386,6 @@ pub(crate) fn queue(
     { "$match": { "q": name, "u": { "$nin": without } } }, { "$sort": { "seq": 1 } }, { "$limit": most },
     { "$project": fields() }] } });
     doc! { "aggregate": messages, "cursor": { "batchSize": i32::MAX }, "pipeline": pipeline }
-}
-
-/// Takes everything from an entity but its fence, its mark and its last commit, unless it was told of a message since
-/// it was looked at. The fence only rises, and the marks go on: nothing from before can be mistaken for what comes.
-pub(crate) fn purge(mark: i64) -> Vec<Document> {
-    let same = doc! { "$cond": [{ "$eq": ["$mark", mark] }, "$mark", refuse()] };
-    vec![
-        doc! { "$set": { "mark": same } },
-        doc! { "$set": {
-            "fence": { "$max": [{ "$toLong": "$$NOW" }, { "$add": ["$fence", 1_i64] }] },
-            "queued": false, "pending": 0_i64, "handed": [], "bury": [], "since": "$$NOW", "gone": true,
-            "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
-        } },
-        doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
-        "delayed_at", "counted"] },
-        wake(),
-    ]
-}
-
-/// So many messages of each entity are counted for whoever looks.
-pub(crate) const COUNTED: i64 = 100;
-
-/// State and backlog of entities, in the order of their names; no limit if it is nought.
-pub(crate) fn snapshots(entities: &str, messages: &str, filter: Document, limit: usize) -> Document {
-    let some = |place: &str, condition: Document| {
-        doc! { "$lookup": { "from": messages, "localField": "_id", "foreignField": place, "as": place,
-        "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
-            { "$match": condition }, { "$limit": COUNTED + 1 }, { "$project": { "_id": 0, "u": 1 } }] } }
-    };
-    let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$u", "$$done"] }] } };
-    let mut pipeline = vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }];
-    if limit > 0 {
-        pipeline.push(doc! { "$limit": i64::try_from(limit).unwrap_or(i64::MAX) });
-    }
-    pipeline.extend([
-        some("q", unsettled),
-        some("d", doc! {}),
-        doc! { "$project": { "state": 1, "version": 1, "state_version": 1, "pending": 1,
-        "counted": { "$add": [{ "$size": "$q" }, { "$size": "$d" }] } } },
-    ]);
-    doc! { "aggregate": entities, "cursor": {}, "pipeline": pipeline }
 }
 
 /// Numbers of the server are signed.

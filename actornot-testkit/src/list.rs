@@ -121,6 +121,7 @@ macro_rules! for_each_behaviour {
                 a_post_just_before_a_release_is_not_stranded: G5,
                 a_post_just_after_a_release_is_not_stranded: G5,
                 many_who_try_the_lock_get_one_grant: G3,
+                slices_that_meet_hand_each_message_to_one: G4,
                 an_empty_namespace_is_opened_by_many_at_once: G1,
                 posts_from_many_instances_are_all_kept: G1,
             }

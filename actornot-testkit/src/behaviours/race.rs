@@ -1,6 +1,6 @@
 //! Two verbs that land one right after the other, in both orders, on a database that was held still: trap 1.
 
-use actornot_core::{TryLock, Updated};
+use actornot_core::{Admission, EntityId, TryLock, Updated};
 
 use crate::lab::{Draft, Instance, Lab, entity, message, messages};
 use crate::verdict::{Check, Scene, scene};
@@ -167,6 +167,61 @@ async fn append_all(
         }
     }
     Err(actornot_core::Error::new(actornot_core::ErrorKind::Conflict, "the queue never ends"))
+}
+
+pub(crate) async fn slices_that_meet_hand_each_message_to_one(lab: &Lab) -> Check {
+    let scene = scene!(G4, given "two instances whose slices name the same entities, in opposite orders", when "both post, lock and commit at the same time", usually "what is refused of one entity is told of the whole slice, or of none");
+    let (one, two) = (lab.open().await, lab.open().await);
+    let forth: Vec<EntityId> = (0..8).map(|n| entity(&format!("k{n}"))).collect();
+    let back: Vec<EntityId> = forth.iter().rev().cloned().collect();
+    for round in 0..6 {
+        let ice = lab.backend.freeze().await;
+        let one = Box::pin(meet(scene, &one, &forth, format!("one{round}")));
+        let two = Box::pin(meet(scene, &two, &back, format!("two{round}")));
+        let (one, two, ()) = tokio::join!(one, two, thaw(ice));
+        one.and(two)?;
+    }
+    let mut expected: Vec<String> =
+        ["one", "two"].iter().flat_map(|who| (0..6).map(move |round| format!("{who}{round}"))).collect();
+    expected.sort();
+    for entity in &forth {
+        if one.is_due(entity).await? {
+            let grant = one.lock(entity).await?;
+            append_all(lab, &one, grant).await?;
+        }
+        let mut handled = handled(one.state(entity).await?);
+        handled.sort();
+        scene.same("every message once", &expected, &handled)?;
+        scene.same("what is pending", 0, one.pending(entity).await?)?;
+    }
+    Ok(())
+}
+
+/// Posts to each of these, locks what it can, and commits that, each in one slice.
+async fn meet(scene: Scene, queue: &Instance<'_>, entities: &[EntityId], name: String) -> Check {
+    let items: Vec<_> = entities.iter().map(|entity| queue.enqueue(entity, messages(&[&name]))).collect();
+    for answer in queue.queue.enqueue(&items).await {
+        scene.same("the admission", vec![Admission::Accepted], answer?.admissions)?;
+    }
+    let ask = |entity: &EntityId| TryLock { entity: entity.clone(), request: queue.lock_request() };
+    let asks: Vec<_> = entities.iter().map(ask).collect();
+    let mut commits = Vec::new();
+    for answer in queue.queue.try_lock(&asks).await {
+        let Some(grant) = answer? else { continue };
+        let mut handled = handled(grant.state.clone().map(|state| state.json));
+        handled.extend(crate::lab::names(&grant.batch));
+        let json = serde_json::to_string(&handled).unwrap_or_default();
+        commits.push(queue.draft(&grant).state(&json).release().0);
+    }
+    for answer in queue.queue.update_locked(&commits).await {
+        scene.holds("released", matches!(answer, Ok(Updated::Released { .. })), &answer)?;
+    }
+    Ok(())
+}
+
+/// What a state says that was handled.
+fn handled(json: Option<String>) -> Vec<String> {
+    json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
 }
 
 pub(crate) async fn an_empty_namespace_is_opened_by_many_at_once(lab: &Lab) -> Check {
