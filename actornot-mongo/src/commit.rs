@@ -77,8 +77,11 @@ impl MongoQueue {
                         steps.push((index, commit, plan));
                         continue;
                     }
-                    Check::Replay => self.repeat(commit, &row).await,
-                    Check::LockLost => Ok(Updated::LockLost),
+                    Check::LockLost if again == 0 || row.commit_before != Some(commit.id.to_string()) => {
+                        Ok(Updated::LockLost)
+                    }
+                    // Or it was applied, passed for refused, and another has locked and committed since.
+                    Check::Replay | Check::LockLost => self.repeat(commit, &row).await,
                     Check::Refused(error) => Err(error),
                 };
                 set(&mut answers, index, answer);
@@ -185,7 +188,7 @@ fn no_prefix(entity: &EntityId) -> Error {
 fn check(row: &Row, commit: &Commit) -> Check {
     let entity = &commit.lease.entity;
     let refuse = |error: Error| Check::Refused(error.with_entity(entity));
-    if [&row.last_commit, &row.commit_before].contains(&&Some(commit.id.to_string())) {
+    if row.last_commit.as_deref() == Some(&commit.id.to_string()) {
         return Check::Replay;
     }
     if !row.is_held_by(commit.lease.nonce) || row.fence != Some(commit.lease.fence) {

@@ -31,7 +31,7 @@ pub(crate) struct Row {
     pub(crate) deadline: Option<i64>,
     pub(crate) live: bool,
     pub(crate) last_commit: Option<String>,
-    /// The one before it: whoever is not told that his commit was applied may ask when the next one was, too.
+    /// The one before it.
     pub(crate) commit_before: Option<String>,
     pub(crate) handed: Vec<(String, ObjectId)>,
     pub(crate) deliveries: u32,

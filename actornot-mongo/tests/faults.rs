@@ -143,7 +143,14 @@ async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_re
         let bytes = Binary { subtype: BinarySubtype::Generic, bytes };
         doc! { "insert": "filling", "documents": [{ "bytes": bytes }], "writeConcern": { "w": 1 } }
     };
-    // All of it is at hand before the others stand still, for a primary that is alone steps down after ten seconds.
+    // A primary that is alone steps down; on a busy machine two seconds are too few for what it is sent until then.
+    let admin = client.database("admin");
+    let found = admin.run_command(doc! { "replSetGetConfig": 1 }).await.unwrap();
+    let mut config = found.get_document("config").unwrap().clone();
+    config.get_document_mut("settings").unwrap().insert("electionTimeoutMillis", 10_000);
+    config.insert("version", config.get_i32("version").unwrap() + 1);
+    admin.run_command(doc! { "replSetReconfig": config }).await.unwrap();
+    // All of it is at hand before the others stand still.
     let fillings: Vec<Document> =
         [1, 1 << 20, 1 << 20, 1 << 20, 1 << 20].into_iter().map(&mut filling).collect();
     let mut fillings = fillings.into_iter();
