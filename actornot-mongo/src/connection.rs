@@ -42,7 +42,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Reply {
     /// How many documents were matched, inserted or deleted.
     pub(crate) n: i64,
-    /// How many an update left otherwise than it found them.
+    /// How many an update left otherwise than it found them, or made.
     pub(crate) modified: i64,
     errors: BTreeMap<usize, (i32, String)>,
 }
@@ -133,7 +133,8 @@ impl Connection {
             ));
         }
         let count = |field: &str| crate::codec::int(&answer, field);
-        Ok(Reply { n: count("n"), modified: count("nModified"), errors })
+        let made = answer.get_array("upserted").map_or(0, |made| i64::try_from(made.len()).unwrap_or(0));
+        Ok(Reply { n: count("n"), modified: count("nModified") + made, errors })
     }
 
     /// Changes entities, in one command; what became of each, in order. `update` says how durably.

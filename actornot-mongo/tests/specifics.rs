@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use actornot_core::{Admission, Effect, Envelope, Inspect, LockableQueue, Updated};
+use actornot_core::{Admission, Commit, Effect, Envelope, ErrorKind, Inspect, LockableQueue, Updated};
 use actornot_mongo::MongoQueue;
 use actornot_mongo::mongodb::bson::{Document, doc};
 use actornot_testkit::servers::{Service, url};
@@ -40,6 +40,49 @@ async fn what_is_stored_of_a_user_is_never_read_as_an_expression() {
     let read = queue.read(&[entity("$fence")]).await.unwrap().remove(0).unwrap();
     assert_eq!(read.state.unwrap().json, "\"$nonce\"");
     assert_eq!(queue.peek(&entity("$e.k"), 1).await.unwrap()[0].payload, "\"$payload\"");
+}
+
+/// Grants of these entities, and commits of all of them that store this state.
+async fn committing(queue: &MongoQueue, keys: &[&str], state: &str) -> Vec<Commit> {
+    let mut commits = Vec::new();
+    for key in keys {
+        ok(queue, post(key, "1")).await;
+        let grant = lock(queue, key).await.unwrap();
+        let mut done = commit(&grant.lease, grant.batch.ids());
+        done.state.as_mut().unwrap().json = state.to_owned();
+        commits.push(done);
+    }
+    commits
+}
+
+#[tokio::test]
+async fn what_many_commits_store_at_once_is_never_read_as_an_expression() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let keys = ["$fence", "$its.set.state", "$$ROOT", "a\", \"e"];
+    let commits = committing(&queue, &keys, "\"$nonce\"").await;
+    for updated in queue.update_locked(&commits).await {
+        assert_eq!(updated.unwrap(), Updated::Released { next_due: None });
+    }
+    for read in queue.read(&keys.map(entity)).await.unwrap() {
+        assert_eq!(read.unwrap().state.unwrap().json, "\"$nonce\"");
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_would_grow_too_large_fails_alone() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let state = format!("\"{}\"", "x".repeat(1 << 20));
+    let commits = committing(&queue, &["a", "b", "c", "d"], &state).await;
+    let ballast = doc! { "$set": { "ballast": "x".repeat(0x00f8_0000) } };
+    let entities = place.outside().await.collection::<Document>("actornot_entity");
+    entities.update_one(doc! { "_id.e": "b" }, ballast).await.unwrap();
+    let updated = queue.update_locked(&commits).await;
+    let kinds: Vec<_> = updated.into_iter().map(|updated| updated.map_err(|error| error.kind())).collect();
+    let released = Ok(Updated::Released { next_due: None });
+    let large = Err(ErrorKind::TooLarge { field: "entity", size: 0, limit: 16 << 20 });
+    assert_eq!(kinds, [released.clone(), large, released.clone(), released]);
 }
 
 #[tokio::test]
