@@ -1,8 +1,10 @@
--- KEYS 1 channels in use  then ready, locked for each kind   ARGV 1 limit  2 wake of the cursor or ''  3 key of the cursor
+-- KEYS 1 channels in use  then wake for each kind   ARGV 1 limit  2 wake of the cursor or ''  3 key of the cursor
 --      4 index of the cursor's kind (0 = first); kinds are in the order of their names
+-- For each kind: free and due, locked and due, locked until farther away than any lease.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local limit, wake, kind = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local LONGEST, LOCKED = 3600000, 4503599627370496
 local reply, next = {}, -1
 -- By bytes, as Redis orders what is due at the same moment. Lua's own < and > ask the locale of the server.
 local function stands_behind(a, b)
@@ -12,13 +14,18 @@ local function stands_behind(a, b)
   end
   return #a > #b
 end
-local function page(key, index, top)
+-- Those that stand lower by `by`.
+local function range(key, by, first, last, offset)
+  local part = redis.call('ZRANGEBYSCORE', key, first, last, 'WITHSCORES', 'LIMIT', offset, limit)
+  for i = 2, #part, 2 do part[i] = tonumber(part[i]) + by end
+  return part
+end
+local function page(key, index, by)
   local found, offset = {}, 0
   while #found < limit * 2 do
-    local part = redis.call('ZRANGEBYSCORE', key, wake or '-inf', top, 'WITHSCORES', 'LIMIT', offset, limit)
+    local part = range(key, by, (wake or 0) - by, now - by, offset)
     for i = 1, #part, 2 do
-      local score = tonumber(part[i + 1])
-      if not wake or score > wake or index > kind or (index == kind and stands_behind(part[i], ARGV[3])) then
+      if not wake or part[i + 1] > wake or index > kind or (index == kind and stands_behind(part[i], ARGV[3])) then
         found[#found + 1] = part[i]
         found[#found + 1] = part[i + 1]
       end
@@ -28,14 +35,15 @@ local function page(key, index, top)
   end
   return found
 end
-for i = 2, #KEYS do
-  local index = math.floor(i / 2) - 1
-  local far = {}
-  if i % 2 == 1 and not wake then
-    far = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. string.format('%.0f', now + 3600000), '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
-  end
-  reply[#reply + 1] = {page(KEYS[i], index, now), far}
-  local later = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if later[2] and (next < 0 or tonumber(later[2]) - now < next) then next = tonumber(later[2]) - now end
+local function soonest(key, by, last)
+  local later = redis.call('ZRANGEBYSCORE', key, now + 1 - by, last, 'WITHSCORES', 'LIMIT', 0, 1)
+  local left = later[2] and tonumber(later[2]) + by - now
+  if left and (next < 0 or left < next) then next = left end
 end
-return {now, next, redis.call('SMEMBERS', KEYS[1]), reply}
+for i = 2, #KEYS do
+  local far = wake and {} or range(KEYS[i], LOCKED, now + LONGEST + 1 - LOCKED, -1, 0)
+  reply[#reply + 1] = {page(KEYS[i], i - 2, 0), page(KEYS[i], i - 2, LOCKED), far}
+  soonest(KEYS[i], 0, '+inf')
+  soonest(KEYS[i], LOCKED, -1)
+end
+return {next, redis.call('SMEMBERS', KEYS[1]), reply}

@@ -1,64 +1,102 @@
--- A call holds items, each about one entity: all their keys, then for each the number of its keys, the number of its
--- arguments, and these. An item finds its own as KEYS and ARGV; the verb behind this is run for one after the other.
+-- A call holds items, each about one entity: the keys of all, and one argument, packed: for each item how many keys it has,
+-- and its arguments. (As arguments of the call each would become an object of the server and a text, also the numbers.) An
+-- item finds its own as KEYS and ARGV; the verb behind this is run for one after the other.
 -- KEYS 1 the entity (hash): `row` packed; `json`, `shape`, `error`, `paused` of its state; messages by number, delayed
 --        ones as `d` + number; how many are stored of an id, for `locate`, as `i` + id
---      2 delayed (zset)  3 seen (zset)  4 ready of the kind (zset)  5 locked of the kind (zset)  6 names of the kind (zset)
+--      2 delayed (zset)  3 seen (zset)  4 wake of the kind (zset)  5 names of the kind (zset)
 -- ARGV 1 the entity's key
-local all_keys, all_args = KEYS, ARGV
-local KEYS, ARGV
+local all_keys, items = KEYS, cmsgpack.unpack(ARGV[1])
+local KEYS, ARGV = {}, nil
 local t = redis.call('TIME')
 local now_us = t[1] * 1000000 + t[2]
 local now = math.floor(now_us / 1000)
 local LONGEST = 3600000
+-- In `wake` the locked ones stand lower by this, so that `due` can tell them from the others.
+local LOCKED = 4503599627370496
 
--- Lua writes numbers with 14 digits when it concatenates: 1.7900000000001e+15. Never let it.
+-- Lua writes numbers with 14 digits when it concatenates: 1.7900000000001e+15. Never let it. Numbers that are arguments of
+-- commands are written in full.
 local function int(n) return string.format('%d', n) end
 
 -- The row, from load to flush. Locals, because a table of them was a third of what a call cost.
 local fence, nonce, deadline, commit, from, count, deliveries, charged, limit, head, tail, parked, since, why, till, paused,
   known, delayed, delayed_at, version, failed, seen_until
 -- As it was found.
-local was_known, was_locked, was_due
+local was_known, was_wake
 
--- What will be written, in this order, after everything was decided. Nothing below calls a write before flush.
-local fresh, put, drop, park, unpark, remember, extra
--- How many messages of an id are stored, as far as it was read, and how many come and go.
+-- What will be written, in this order, after everything was decided. Nothing below calls a write before flush. The lists
+-- are those of the item before, written over; how long they are stands beside them.
+local drop, put, park, unpark, seen, extra = {}, {}, {}, {}, {}, {}
+local drops, puts, parks, unparks, sees, extras
+-- What this item has entered, by number; the ids it remembers, and until when at most.
+local fresh, remembered, farthest
+-- By the field that counts an id: how many messages were stored, as far as it was read, and how many come and go.
 local stored, change
+
+local function erase(field)
+  drops = drops + 1
+  drop[drops] = field
+end
+
+local function save(field, value)
+  put[puts + 1], put[puts + 2] = field, value
+  puts = puts + 2
+end
+
+local function call_later(...)
+  extras = extras + 1
+  extra[extras] = {...}
+end
 
 local function queued() return tail - head end
 
--- When `due` reports it.
-local function wake_at()
-  if paused then return nil end
-  local at = tail > head and since or delayed_at
+-- Where it stands in `wake`: the moment when `due` reports it.
+local function wake()
+  local at
+  if paused then return nil elseif tail > head then at = since else at = delayed_at end
   if not at then return nil end
-  return math.max(at, till or at, deadline or at)
+  if till and till > at then at = till end
+  if not deadline then return at end
+  return (deadline > at and deadline or at) - LOCKED
 end
 
 local function reset()
-  fresh, put, drop, park, unpark, remember, extra, stored, change = {}, {}, {}, {}, {}, {}, {}, {}, {}
+  drops, puts, parks, unparks, sees, extras, farthest = 0, 0, 0, 0, 0, 0, 0
+  fresh, remembered, stored, change = nil, nil, nil, nil
   fence, nonce, deadline, commit, from, count, deliveries, charged, limit = now, nil, nil, nil, nil, 0, 0, 0, 4294967295
   head, tail, parked, since, why, till, paused, known, delayed, delayed_at = 1, 1, 0, now, nil, nil, nil, 1, 0, nil
-  version, failed, seen_until, was_known, was_locked, was_due = 0, nil, 0, nil, nil, nil
+  version, failed, seen_until, was_known, was_wake = 0, nil, 0, nil, nil
+end
+
+-- Portions, because a Lua function takes at most 8000 arguments.
+local function read(fields, n)
+  if n <= 1000 then return redis.call('HMGET', KEYS[1], unpack(fields, 1, n)) end
+  local found = {}
+  for i = 1, n, 1000 do
+    local part = redis.call('HMGET', KEYS[1], unpack(fields, i, math.min(i + 999, n)))
+    for j = 1, #part do found[i + j - 1] = part[j] end
+  end
+  return found
 end
 
 -- Whether there is a row. One string, read and written whole: as fields of its own it was half of what a call cost.
--- In the same trip, how many are stored of some ids.
-local function load(ids)
+-- In the same trip, how many messages are stored of some ids: `counters` are their fields.
+local function load(counters)
   local packed
-  if ids then
-    local names = {'row'}
-    for i = 1, #ids do names[i + 1] = 'i' .. ids[i] end
-    local found = redis.call('HMGET', KEYS[1], unpack(names))
-    for i = 1, #ids do stored[ids[i]] = tonumber(found[i + 1]) or 0 end
-    packed = found[1]
+  if counters then
+    local n = #counters
+    counters[n + 1] = 'row'
+    local found = read(counters, n + 1)
+    stored = {}
+    for i = 1, n do stored[counters[i]] = tonumber(found[i]) or 0 end
+    packed = found[n + 1]
   else
     packed = redis.call('HGET', KEYS[1], 'row')
   end
   if not packed then return false end
   fence, nonce, deadline, commit, from, count, deliveries, charged, limit, head, tail, parked, since, why, till, paused,
     known, delayed, delayed_at, version, failed, seen_until = cmsgpack.unpack(packed)
-  was_known, was_locked, was_due = known, deadline, wake_at()
+  was_known, was_wake = known, wake()
   return true
 end
 
@@ -68,9 +106,9 @@ local function is_ready() return not paused and not (till and now < till) and ta
 
 local function enter(value)
   if tail == head then since = now end
+  fresh = fresh or {}
   fresh[tail] = value
-  put[#put + 1] = int(tail)
-  put[#put + 1] = value
+  save(tail, value)
   tail = tail + 1
 end
 
@@ -78,25 +116,32 @@ end
 -- call goes on behind those of the first, which are still stored.
 local function promote()
   if not delayed_at or delayed_at > now then return end
-  local done, names = #unpark, {}
-  local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', done, 1000)
-  for i, n in ipairs(due) do names[i] = 'd' .. n; drop[#drop + 1] = names[i]; unpark[#unpark + 1] = n end
-  for _, value in ipairs(#names > 0 and redis.call('HMGET', KEYS[1], unpack(names)) or names) do
+  local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', unparks, 1000)
+  local fields = {}
+  for i, n in ipairs(due) do
+    fields[i] = 'd' .. n
+    erase(fields[i])
+    unpark[unparks + i] = n
+  end
+  unparks = unparks + #due
+  for _, value in ipairs(#due > 0 and read(fields, #due) or {}) do
     if value then enter(value) end
   end
-  local after = redis.call('ZRANGE', KEYS[2], #unpark, #unpark, 'WITHSCORES')
+  local after = redis.call('ZRANGE', KEYS[2], unparks, unparks, 'WITHSCORES')
   delayed_at = after[2] and tonumber(after[2])
   delayed = delayed_at and delayed - #due or 0
 end
 
--- A accepted, D duplicate, F full. `body` = headers \0 payload; ids hold no NUL.
-local function append(id, delay, retention, body, backlog)
-  if remember[id] then return 'D' end
-  local expires = redis.call('ZSCORE', KEYS[3], id)
-  if expires and tonumber(expires) > now then return 'D' end
-  if queued() + delayed >= backlog then return 'F' end
-  local value = id .. '\0' .. body
-  change[id] = (change[id] or 0) + 1
+local function count_id(counter, by)
+  change = change or {}
+  change[counter] = (change[counter] or 0) + by
+end
+
+-- A accepted, D duplicate, F full. `expires`: until when the id was to be remembered.
+local function append(id, delay, retention, value, expires, backlog)
+  if (expires and tonumber(expires) > now) or (remembered and remembered[id]) then return 'D' end
+  if tail - head + delayed >= backlog then return 'F' end
+  count_id('i' .. id, 1)
   -- While messages that are due still wait to be promoted, a new one joins behind them.
   if delay > 0 or (delayed_at and delayed_at <= now) then
     local at = now + delay
@@ -104,50 +149,69 @@ local function append(id, delay, retention, body, backlog)
     delayed = delayed + 1
     if not delayed_at or at < delayed_at then delayed_at = at end
     local name = string.format('%016.0f', parked)
-    park[#park + 1] = at
-    park[#park + 1] = name
-    put[#put + 1] = 'd' .. name
-    put[#put + 1] = value
+    park[parks + 1], park[parks + 2] = at, name
+    parks = parks + 2
+    save('d' .. name, value)
   else
     enter(value)
   end
   if retention > 0 then
-    remember[id] = now + retention
-    remember[#remember + 1] = id
+    local at = now + retention
+    remembered = remembered or {}
+    remembered[id] = true
+    seen[sees + 1], seen[sees + 2] = at, id
+    sees = sees + 2
+    if at > farthest then farthest = at end
   end
   return 'A'
 end
 
--- The n messages from `first`: values `id \0 headers \0 payload`, false where none is stored. In the same trip, how many
--- are stored of some ids.
-local function bodies(first, n, ids)
-  local names, values = {}, {}
-  for seq = first, first + n - 1 do
-    local value = fresh[seq]
-    values[seq - first + 1] = value or false
-    if not value then names[#names + 1] = int(seq) end
+-- Messages from ARGV[first] on: id, delay ms, retention ms, value (`id \0 headers \0 payload`; the first two hold no NUL).
+local function append_all(first, n, backlog)
+  local admissions, ids, expires = {}, {}, nil
+  for i = 0, n - 1 do
+    local at, k = first + 4 * i, i % 1000
+    if k == 0 then
+      for j = 1, math.min(1000, n - i) do ids[j] = ARGV[at + 4 * (j - 1)] end
+      expires = seen_until > now and redis.call('ZMSCORE', KEYS[3], unpack(ids, 1, math.min(1000, n - i))) or {}
+    end
+    admissions[i + 1] = append(ids[k + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], expires[k + 1], backlog)
   end
-  local numbers = #names
-  for i = 1, ids and #ids or 0 do names[numbers + i] = 'i' .. ids[i] end
-  if #names == 0 then return values end
-  local found = {}
-  for i = 1, #names, 1000 do
-    local part = redis.call('HMGET', KEYS[1], unpack(names, i, math.min(i + 999, #names)))
-    if #names <= 1000 then found = part
-    else for j = 1, #part do found[i + j - 1] = part[j] end end
-  end
-  for i = 1, ids and #ids or 0 do stored[ids[i]] = tonumber(found[numbers + i]) or 0 end
-  local at = 0
-  for i = 1, n do
-    if not values[i] then at = at + 1; values[i] = found[at] end
-  end
-  return values
+  return admissions
 end
 
--- Hands out the head and counts it. Rows that somebody deleted by hand are skipped; nil: nothing was left.
-local function hand_out(max)
+-- The n messages from `first`: values `id \0 headers \0 payload`, false where none is stored. In the same trip, `others`:
+-- fields whose values are the second answer.
+local function bodies(first, n, others)
+  local fields, values = others or {}, {}
+  local more = #fields
+  local asked = more
+  for i = 1, n do
+    local value = fresh and fresh[first + i - 1]
+    values[i] = value or false
+    if not value then
+      asked = asked + 1
+      fields[asked] = first + i - 1
+    end
+  end
+  if asked == 0 then return values, fields end
+  local found = read(fields, asked)
+  if asked == more then return values, found end
+  local at = more
+  for i = 1, n do
+    if not values[i] then
+      at = at + 1
+      values[i] = found[at]
+    end
+  end
+  return values, found
+end
+
+-- Hands out the head and counts it. Rows that somebody deleted by hand are skipped; nil: nothing was left. In the same
+-- trip, the values of other fields.
+local function hand_out(max, others)
   while tail > head do
-    local values = bodies(head, math.max(1, math.min(max, limit, queued())))
+    local values, found = bodies(head, math.max(1, math.min(max, limit, tail - head)), others)
     local n = 0
     while values[n + 1] do n = n + 1 end
     if n > 0 then
@@ -155,7 +219,7 @@ local function hand_out(max)
       from, count = head, n
       deliveries = deliveries + 1
       if n == 1 then charged = charged + 1 end
-      return values
+      return values, found
     end
     head = head + 1
   end
@@ -171,75 +235,77 @@ local function unlock()
   deadline, from, count, since = nil, nil, 0, now
 end
 
-local function batch(values) return {int(fence), deliveries, charged, limit, values} end
+local function batch(values) return {fence, deliveries, charged, limit, values} end
 
 -- state json, version, state_version; false where there is none (nil would cut the reply short)
-local function grant(values)
-  local s = redis.call('HMGET', KEYS[1], 'json', 'shape')
-  return {batch(values), s[1], s[1] and version, s[2]}
+local function grant(values, state)
+  return {batch(values), state[1], state[1] and version, state[2]}
 end
 
 local function lock(request, length, max)
   if is_mine(request) and count > 0 then
     deadline = now + length
-    return grant(bodies(from, count))
+    return grant(bodies(from, count, {'json', 'shape'}))
   end
   if nonce == request or is_leased() or not is_ready() then return false end
   if deadline and count > 0 then limit = 1 end
-  local values = hand_out(max)
+  local values, state = hand_out(max, {'json', 'shape'})
   if not values then return false end
   fence, nonce, deadline = fence + 1, request, now + length
-  return grant(values)
+  return grant(values, state)
 end
 
-local function many(command, key, args)
-  for i = 1, #args, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, #args))) end
+-- A command for a list of arguments.
+local function many(command, key, args, n)
+  for i = 1, n, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, n))) end
 end
 
 -- How often each id is stored from now on, for `locate`: fields of what is put and dropped anyway.
 local function count_ids()
   local unread = {}
-  for id in pairs(change) do
-    if not stored[id] then unread[#unread + 1] = id end
+  for counter in pairs(change) do
+    if not (stored and stored[counter]) then unread[#unread + 1] = counter end
   end
-  if #unread > 0 then bodies(0, 0, unread) end
-  for id, by in pairs(change) do
-    local left = stored[id] + by
-    if left <= 0 then drop[#drop + 1] = 'i' .. id
-    elseif by ~= 0 then put[#put + 1] = 'i' .. id; put[#put + 1] = left end
+  local found = #unread > 0 and read(unread, #unread)
+  for i, counter in ipairs(unread) do
+    stored = stored or {}
+    stored[counter] = tonumber(found[i]) or 0
+  end
+  for counter, by in pairs(change) do
+    local left = stored[counter] + by
+    if left <= 0 then erase(counter)
+    elseif by ~= 0 then save(counter, left) end
   end
 end
 
 local function flush()
-  local old, seen, last = {}, {}, 0
-  -- Forgets in portions, for several calls at once.
-  if #remember > 0 and now_us % 16 == 0 then
-    old = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 64 * #remember)
+  local old, expires
+  if sees > 0 then
+    -- Forgets in portions, for several calls at once.
+    if now_us % 16 == 0 then
+      old = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 32 * sees)
+    end
+    -- A minute more than is needed, so that it is not said again with every call.
+    if farthest + 1000 > seen_until then
+      expires = farthest + 61000
+      seen_until = expires
+    end
   end
-  count_ids()
-  for _, id in ipairs(remember) do
-    seen[#seen + 1] = remember[id]
-    seen[#seen + 1] = id
-    last = math.max(last, remember[id])
-  end
-  -- A minute more than is needed, so that it is not said again with every call.
-  local expires = last > 0 and last + 1000 > seen_until and last + 61000
-  seen_until = expires or seen_until
-  put[#put + 1] = 'row'
-  put[#put + 1] = cmsgpack.pack(fence, nonce, deadline, commit, from, count, deliveries, charged, limit, head, tail,
-    parked, since, why, till, paused, known, delayed, delayed_at, version, failed, seen_until)
+  if change then count_ids() end
+  save('row', cmsgpack.pack(fence, nonce, deadline, commit, from, count, deliveries, charged, limit, head, tail,
+    parked, since, why, till, paused, known, delayed, delayed_at, version, failed, seen_until))
 
-  many('HDEL', KEYS[1], drop)
-  many('HSET', KEYS[1], put)
-  many('ZADD', KEYS[2], park)
-  many('ZREM', KEYS[2], unpark)
-  many('ZREM', KEYS[3], old)
-  many('ZADD', KEYS[3], seen)
+  many('HDEL', KEYS[1], drop, drops)
+  many('HSET', KEYS[1], put, puts)
+  many('ZADD', KEYS[2], park, parks)
+  many('ZREM', KEYS[2], unpark, unparks)
+  if old then many('ZREM', KEYS[3], old, #old) end
+  many('ZADD', KEYS[3], seen, sees)
   if expires then redis.call('PEXPIREAT', KEYS[3], expires) end
-  for _, call in ipairs(extra) do redis.call(unpack(call)) end
-  local due = wake_at()
-  local to, last_in = deadline and KEYS[5] or KEYS[4], was_locked and KEYS[5] or KEYS[4]
-  if was_due and (not due or to ~= last_in) then redis.call('ZREM', last_in, ARGV[1]) end
-  if due and (due ~= was_due or to ~= last_in) then redis.call('ZADD', to, due, ARGV[1]) end
-  if known == 1 and was_known ~= 1 then redis.call('ZADD', KEYS[6], 0, ARGV[1]) end
+  for i = 1, extras do redis.call(unpack(extra[i])) end
+  local at = wake()
+  if at ~= was_wake then
+    if at then redis.call('ZADD', KEYS[4], at, ARGV[1]) else redis.call('ZREM', KEYS[4], ARGV[1]) end
+  end
+  if known == 1 and was_known ~= 1 then redis.call('ZADD', KEYS[5], 0, ARGV[1]) end
 end

@@ -2,6 +2,6 @@
 if not load() then return false end
 local first = head
 promote()
-local granted = lock(ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]))
-if granted or #put > 0 or #unpark > 0 or head ~= first then flush() end
+local granted = lock(ARGV[2], ARGV[3], ARGV[4])
+if granted or puts > 0 or unparks > 0 or head ~= first then flush() end
 return granted

@@ -27,16 +27,15 @@ pub(crate) fn decode_headers(bytes: &[u8]) -> Headers {
     })
 }
 
-/// `headers NUL payload`; JSON text holds no NUL.
-pub(crate) fn body(message: &NewMessage) -> Vec<u8> {
-    let mut body = encode_headers(&message.headers).into_bytes();
-    body.reserve_exact(1 + message.payload.len());
-    body.push(0);
-    body.extend_from_slice(message.payload.as_bytes());
-    body
+/// `id NUL headers NUL payload`. Neither of the first two holds a NUL (headers are JSON text), the payload may.
+pub(crate) fn value(message: &NewMessage) -> Vec<u8> {
+    let headers = encode_headers(&message.headers);
+    let parts =
+        [message.id.as_str().as_bytes(), b"\0", headers.as_bytes(), b"\0", message.payload.as_bytes()];
+    parts.concat()
 }
 
-/// `id NUL headers NUL payload`. Neither of the first two holds a NUL, the payload may.
+/// What `value` has made.
 pub(crate) fn message(value: &[u8]) -> StoredMessage {
     let (id, rest) = split(value);
     let (headers, payload) = split(rest);
@@ -68,4 +67,32 @@ pub(crate) fn message_id(bytes: &[u8]) -> MessageId {
 pub(crate) fn millis(duration: Duration) -> u64 {
     // Lua counts exactly up to 2^53; the longest duration that is allowed is far below.
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).min(1 << 50)
+}
+
+/// The head of a MessagePack list of so many values.
+pub(crate) fn pack_list(packed: &mut Vec<u8>, len: usize) {
+    packed.push(0xdd);
+    packed.extend(u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// A text of any bytes: Lua makes no difference.
+pub(crate) fn pack_text(packed: &mut Vec<u8>, text: &[u8]) {
+    match u8::try_from(text.len()) {
+        Ok(len) => packed.extend([0xd9, len]),
+        Err(_) => {
+            packed.push(0xdb);
+            packed.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        }
+    }
+    packed.extend_from_slice(text);
+}
+
+pub(crate) fn pack_number(packed: &mut Vec<u8>, number: u64) {
+    match u8::try_from(number) {
+        Ok(number @ 0..=0x7f) => packed.push(number),
+        _ => {
+            packed.push(0xcf);
+            packed.extend(number.to_be_bytes());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use actornot_core::{Commit, Effect, EntityId, Envelope, Error, Next, Updated, Ve
 use redis::Value;
 
 use crate::RedisQueue;
-use crate::codec::{body, millis, split, text};
+use crate::codec::{millis, split, text, value};
 use crate::row::{self, Parts, bytes, number};
 use crate::slice::{Call, What};
 use crate::statements::{RELAY, TRIM, UPDATE_LOCKED};
@@ -109,8 +109,7 @@ impl RedisQueue {
             call = call.arg(id.as_str());
         }
         for Envelope { message, .. } in own {
-            call = call.arg(message.id.as_str()).number(millis(message.delay));
-            call = call.number(millis(message.retention)).arg(body(message));
+            call = call.message(message);
         }
         for envelope in others {
             let to = space.partition(&envelope.entity);
@@ -176,7 +175,7 @@ impl RedisQueue {
             let space = &self.inner.space;
             let trim = |((from, to), highest): &(Channel, u64)| {
                 let keys = vec![space.channel(*from, *to), space.channels(*from)];
-                Call::new(*from, What::Script(&TRIM), keys).number(to).number(highest)
+                Call::new(*from, What::Script(&TRIM), keys).number(*to).number(*highest)
             };
             let trimmed = self.run(&trims.iter().map(trim).collect::<Vec<_>>()).await;
             // What has arrived is still there, and would be read again without end. The next one trims.
@@ -200,9 +199,9 @@ impl RedisQueue {
             let (number, rest) = split(&value);
             let (kind, rest) = split(rest);
             let (key, rest) = split(rest);
-            let (id, rest) = split(rest);
             let (delay, rest) = split(rest);
-            let (retention, body) = split(rest);
+            let (retention, value) = split(rest);
+            let (id, _) = split(value);
             let parse = |bytes: &[u8]| text(bytes).parse::<u64>().ok();
             let (Some(number), Ok(entity)) = (parse(number), EntityId::new(text(kind), text(key))) else {
                 tracing::warn!("a staged send does not decode, it is left out");
@@ -213,7 +212,7 @@ impl RedisQueue {
             let delay = parse(delay).unwrap_or(0).saturating_sub(passed);
             let mut call = Call::entity(space, &RELAY, &entity).number(from).number(number).number(before);
             call.keys.push(space.record(to));
-            call = call.arg(id).number(delay).number(parse(retention).unwrap_or(0)).arg(body);
+            call = call.arg(id).number(delay).number(parse(retention).unwrap_or(0)).arg(value);
             letters.push((number, call));
             before = number;
         }
@@ -242,13 +241,12 @@ fn check(commit: &Commit) -> Result<(), Error> {
     Ok(())
 }
 
-/// `kind NUL key NUL id NUL delay NUL retention NUL headers NUL payload`
+/// `kind NUL key NUL delay NUL retention NUL id NUL headers NUL payload`
 fn blob(envelope: &Envelope) -> Vec<u8> {
     let Envelope { entity, message } = envelope;
     let (delay, retention) = (millis(message.delay), millis(message.retention));
-    let mut blob =
-        format!("{}\0{}\0{}\0{delay}\0{retention}\0", entity.kind(), entity.key(), message.id).into_bytes();
-    blob.extend(body(message));
+    let mut blob = format!("{}\0{}\0{delay}\0{retention}\0", entity.kind(), entity.key()).into_bytes();
+    blob.extend(value(message));
     blob
 }
 

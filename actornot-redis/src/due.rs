@@ -49,16 +49,14 @@ impl RedisQueue {
         let space = &self.inner.space;
         let ask = |partition: u16| {
             let mut keys = vec![space.channels(partition)];
-            for kind in kinds {
-                keys.extend([space.key(partition, "r", kind), space.key(partition, "l", kind)]);
-            }
+            keys.extend(kinds.iter().map(|kind| space.key(partition, "w", kind)));
             // One more than asked for tells whether there is a next page.
             let call = Call::new(partition, What::Script(&DUE), keys).number(u64::from(limit) + 1);
             match after {
                 None => call.arg("").arg("").number(0),
                 Some((wake, kind, key)) => {
                     let at = kinds.partition_point(|other| *other <= kind.as_str());
-                    call.number(wake).arg(key.as_str()).number(at.saturating_sub(1))
+                    call.number(*wake).arg(key.as_str()).number(at.saturating_sub(1))
                 }
             }
         };
@@ -75,7 +73,6 @@ impl RedisQueue {
                 }
             };
             answered = true;
-            parts.value();
             let next = parts.number()?;
             found.next = [found.next, next].into_iter().flatten().min();
             for channel in Parts::of(parts.value())?.rest() {
@@ -83,11 +80,13 @@ impl RedisQueue {
                 found.staged.extend(to.map(|to| (partition, to)));
             }
             for (index, answer) in Parts::of(parts.value())?.rest().enumerate() {
-                let Some(kind) = kinds.get(index / 2) else { continue };
+                let Some(kind) = kinds.get(index) else { continue };
                 let mut lists = Parts::of(answer)?;
-                pairs(lists.value(), |wake, key| {
-                    found.places.insert((wake, (*kind).to_owned(), key));
-                })?;
+                for list in [lists.value(), lists.value()] {
+                    pairs(list, |wake, key| {
+                        found.places.insert((wake, (*kind).to_owned(), key));
+                    })?;
+                }
                 // Deadlines farther away than any lease: a clock has jumped back since they were written.
                 pairs(lists.value(), |_, key| {
                     found.places.insert((0, (*kind).to_owned(), key));
@@ -108,10 +107,7 @@ impl RedisQueue {
 fn pairs(list: redis::Value, mut each: impl FnMut(u64, String)) -> Result<(), Error> {
     let mut list = Parts::of(list)?.rest();
     while let (Some(key), Some(score)) = (list.next(), list.next()) {
-        let score = text(&bytes(score)?.unwrap_or_default()).parse::<f64>().unwrap_or(0.0);
-        // Milliseconds are whole, and far below 2^53.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        each(score.max(0.0) as u64, text(&bytes(key)?.unwrap_or_default()));
+        each(number(score)?.unwrap_or(0), text(&bytes(key)?.unwrap_or_default()));
     }
     Ok(())
 }

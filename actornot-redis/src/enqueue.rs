@@ -4,7 +4,6 @@ use actornot_core::{Admission, Enqueue, Enqueued, Error};
 use redis::Value;
 
 use crate::RedisQueue;
-use crate::codec::{body, millis};
 use crate::lock;
 use crate::row::{Parts, bytes, odd};
 use crate::slice::Call;
@@ -28,12 +27,9 @@ impl RedisQueue {
             Some(request) => lock::wanted(call, request),
             None => call.arg("").number(0).number(0),
         };
+        call = call.number(item.messages.len());
         for message in &item.messages {
-            call = call
-                .arg(message.id.as_str())
-                .number(millis(message.delay))
-                .number(millis(message.retention))
-                .arg(body(message));
+            call = call.message(message);
         }
         call
     }

@@ -129,7 +129,7 @@ impl Inspect for RedisQueue {
         numbers.sort_unstable();
         numbers.truncate(limit as usize);
         let fetch = |(number, partition): &(u64, u16)| {
-            Call::new(*partition, What::Read("HGET"), vec![space.key(*partition, "y", kind)]).number(number)
+            Call::new(*partition, What::Read("HGET"), vec![space.key(*partition, "y", kind)]).number(*number)
         };
         let calls: Vec<Call> = numbers.iter().map(fetch).collect();
         let mut letters = Vec::new();

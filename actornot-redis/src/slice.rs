@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use actornot_core::{EntityId, Error};
+use actornot_core::{EntityId, Error, NewMessage};
 use redis::Value;
 
+use crate::codec::{millis, pack_list, pack_number, pack_text, value};
 use crate::row::Parts;
 use crate::statements::Verb;
 
@@ -37,12 +38,11 @@ impl Space {
         format!("{}:{letters}:{rest}", self.tag(partition))
     }
 
-    /// What scripts call KEYS 1 to 6: the entity, its delayed messages, the ids it has seen; ready, locked and names of
-    /// the kind.
+    /// What scripts call KEYS 1 to 5: the entity, its delayed messages, the ids it has seen; wake and names of the kind.
     pub(crate) fn keys(&self, entity: &EntityId) -> Vec<String> {
         let partition = self.partition(entity);
         let own = ["e", "d", "s"].map(|letter| self.key(partition, letter, &entity.to_string()));
-        let shared = ["r", "l", "k"].map(|letter| self.key(partition, letter, entity.kind()));
+        let shared = ["w", "k"].map(|letter| self.key(partition, letter, entity.kind()));
         own.into_iter().chain(shared).collect()
     }
 
@@ -77,7 +77,12 @@ pub(crate) struct Call {
     pub(crate) partition: u16,
     pub(crate) what: What,
     pub(crate) keys: Vec<String>,
-    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) args: Vec<Arg>,
+}
+
+pub(crate) enum Arg {
+    Text(Vec<u8>),
+    Number(u64),
 }
 
 #[derive(Clone, Copy)]
@@ -98,12 +103,14 @@ impl Call {
     }
 
     pub(crate) fn arg(mut self, value: impl Into<Vec<u8>>) -> Self {
-        self.args.push(value.into());
+        self.args.push(Arg::Text(value.into()));
         self
     }
 
-    pub(crate) fn number(self, value: impl std::fmt::Display) -> Self {
-        self.arg(value.to_string())
+    /// Anything but a negative one.
+    pub(crate) fn number(mut self, value: impl TryInto<u64>) -> Self {
+        self.args.push(Arg::Number(value.try_into().unwrap_or(u64::MAX)));
+        self
     }
 
     /// Whether it may be sent again after a lost answer.
@@ -114,10 +121,20 @@ impl Call {
         }
     }
 
+    /// Id, delay, retention and value.
+    pub(crate) fn message(self, message: &NewMessage) -> Self {
+        let call = self.arg(message.id.as_str()).number(millis(message.delay));
+        call.number(millis(message.retention)).arg(value(message))
+    }
+
     /// Its bytes, roughly.
     pub(crate) fn size(&self) -> usize {
         let keys = self.keys.iter().map(|key| key.len() + 16).sum::<usize>();
-        keys + self.args.iter().map(|arg| arg.len() + 16).sum::<usize>() + 64
+        let arg = |arg: &Arg| match arg {
+            Arg::Text(text) => text.len() + 16,
+            Arg::Number(_) => 16,
+        };
+        keys + self.args.iter().map(arg).sum::<usize>() + 64
     }
 }
 
@@ -185,13 +202,15 @@ impl Bundle {
         for key in keys() {
             command.arg(key);
         }
-        for call in calls() {
-            if items {
-                command.arg(call.keys.len()).arg(call.args.len());
-            }
-            for arg in &call.args {
-                command.arg(arg.as_slice());
-            }
+        if items {
+            command.arg(packed(calls()));
+            return command;
+        }
+        for arg in calls().flat_map(|call| &call.args) {
+            match arg {
+                Arg::Text(text) => command.arg(text.as_slice()),
+                Arg::Number(number) => command.arg(number),
+            };
         }
         command
     }
@@ -206,6 +225,23 @@ impl Bundle {
             answer => self.indexes.iter().map(|index| (*index, answer.clone())).collect(),
         }
     }
+}
+
+/// How many keys each call has, and its arguments, as its script unpacks them.
+fn packed<'a>(calls: impl ExactSizeIterator<Item = &'a Call> + Clone) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(calls.clone().map(Call::size).sum());
+    pack_list(&mut packed, 2 * calls.len());
+    for call in calls {
+        pack_number(&mut packed, call.keys.len() as u64);
+        pack_list(&mut packed, call.args.len());
+        for arg in &call.args {
+            match arg {
+                Arg::Text(text) => pack_text(&mut packed, text),
+                Arg::Number(number) => pack_number(&mut packed, *number),
+            }
+        }
+    }
+    packed
 }
 
 pub(crate) type Address = (String, u16);

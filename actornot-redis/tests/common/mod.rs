@@ -29,7 +29,7 @@ const SHIFT: &str = r#"
 local ms = tonumber(ARGV[1])
 for _, key in ipairs(KEYS) do
   local letter = string.match(key, '}:(%a+)')
-  if letter == 'r' or letter == 'l' or letter == 'd' or letter == 's' then
+  if letter == 'w' or letter == 'd' or letter == 's' then
     local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.0f', tonumber(all[i + 1]) - ms), all[i]) end
     local left = redis.call('PTTL', key)
@@ -149,7 +149,7 @@ impl Outside {
     /// In the indexes of its kind; nobody gets from there to the entity.
     pub(crate) fn corrupt_key(&self, entity: &EntityId, key: &str) {
         for mut connection in self.connections() {
-            let indexes = ["r", "l", "k"].map(|letter| format!(":{letter}:{}", entity.kind()));
+            let indexes = ["w", "k"].map(|letter| format!(":{letter}:{}", entity.kind()));
             let keys = self.keys(&mut connection).into_iter();
             for index in keys.filter(|key| indexes.iter().any(|end| key.ends_with(end))) {
                 let mut score = redis::cmd("ZSCORE");
