@@ -1,5 +1,5 @@
 if not load() or known ~= 1 then return 0 end
-paused, why, till, deliveries, charged = nil, nil, nil, 0, 0
+paused, why, till, deliveries, charged = 0, '', nil, 0, 0
 erase('paused')
 flush()
 return 1

@@ -40,7 +40,7 @@ for i = 1, acked do
   stored[counters[i]] = tonumber(counts[i]) or 0
 end
 if verdict == 'proceed' or verdict == 'dead' then
-  why, till = nil, nil
+  why, till = '', nil
   if verdict == 'dead' then
     local letter = handed[settled]
     local id = string.sub(letter, 1, string.find(letter, '\0', 1, true) - 1)
@@ -55,9 +55,9 @@ if verdict == 'proceed' or verdict == 'dead' then
     call_later('HSET', KEYS[8], id, before and before .. ' ' .. number or number)
     save('error', text)
     failed = 1
-  elseif failed then
+  elseif failed == 1 then
     erase('error')
-    failed = nil
+    failed = 0
   end
 elseif verdict == 'wait' then
   why, till = ARGV[13], now + ARGV[14]
@@ -67,7 +67,7 @@ elseif verdict == 'wait' then
   end
   if why == 'not_ready' then uncount() end
 else
-  paused = '1'
+  paused = 1
   save('paused', text)
 end
 if ARGV[8] == 1 then
@@ -89,7 +89,7 @@ elseif settled > 0 then
   head = head + settled
 end
 if settled > 0 then deliveries, charged = 0, 0 end
-from, count = nil, 0
+count = 0
 limit = math.max(1, ARGV[7])
 fence, commit = fence + 1, ARGV[2]
 append_all(19 + acked, own, math.huge)

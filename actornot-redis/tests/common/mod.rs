@@ -36,11 +36,12 @@ for _, key in ipairs(KEYS) do
     if left > 0 then redis.call('PEXPIRE', key, math.max(1, left - ms)) end
   elseif letter == 'e' then
     -- deadline, since, until, delayed_at, seen_until
-    local row = {cmsgpack.unpack(redis.call('HGET', key, 'row'))}
+    local format = '<I7sI7si7I4I4I4I4i7i7I7I7sI7I1I1I7I7I7I1I7'
+    local row = {struct.unpack(format, redis.call('HGET', key, 'row'))}
     for _, field in ipairs({3, 13, 15, 19, 22}) do
-      if row[field] then row[field] = row[field] - ms end
+      if row[field] > 0 then row[field] = row[field] - ms end
     end
-    redis.call('HSET', key, 'row', cmsgpack.pack(unpack(row, 1, 22)))
+    redis.call('HSET', key, 'row', struct.pack(format, unpack(row, 1, 22)))
   end
 end
 return 1"#;
