@@ -28,12 +28,12 @@ local was_known, was_wake
 
 -- What will be written, in this order, after everything was decided. Nothing below calls a write before flush. The lists
 -- are those of the item before, written over; how long they are stands beside them.
-local drop, put, park, unpark, seen, extra = {}, {}, {}, {}, {}, {}
-local drops, puts, parks, unparks, sees, extras
+local drop, put, park, unpark, seen, extra, changed = {}, {}, {}, {}, {}, {}, {}
+local drops, puts, parks, unparks, sees, extras, changes
 -- What this item has entered, by number; the ids it remembers, and until when at most.
 local fresh, remembered, farthest
--- By the field that counts an id: how many messages were stored, as far as it was read, and how many come and go.
-local stored, change
+-- How many messages are stored of an id, by the field that says so. Those of `changed` are written.
+local counts
 
 local function erase(field)
   drops = drops + 1
@@ -63,8 +63,8 @@ local function wake()
 end
 
 local function reset()
-  drops, puts, parks, unparks, sees, extras, farthest = 0, 0, 0, 0, 0, 0, 0
-  fresh, remembered, stored, change = nil, nil, nil, nil
+  drops, puts, parks, unparks, sees, extras, changes, farthest = 0, 0, 0, 0, 0, 0, 0, 0
+  fresh, remembered, counts = nil, nil, nil
   fence, nonce, deadline, commit, from, count, deliveries, charged, limit = now, '', nil, '', 0, 0, 0, 0, 4294967295
   head, tail, parked, since, why, till, paused, known, delayed, delayed_at = 1, 1, 0, now, '', nil, 0, 1, 0, nil
   version, failed, seen_until, was_known, was_wake = 0, 0, 0, nil, nil
@@ -81,16 +81,21 @@ local function read(fields, n)
   return found
 end
 
+-- What was read of n counters: of all that may change, before they do.
+local function note(counters, found, n)
+  counts = {}
+  for i = 1, n do counts[counters[i]] = tonumber(found[i]) or 0 end
+end
+
 -- Whether there is a row. One string, read and written whole: as fields of its own it was half of what a call cost.
--- In the same trip, how many messages are stored of some ids: `counters` are their fields.
+-- In the same trip, how many messages are stored of the ids that come or go: `counters` are their fields.
 local function load(counters)
   local packed
   if counters then
     local n = #counters
     counters[n + 1] = 'row'
     local found = read(counters, n + 1)
-    stored = {}
-    for i = 1, n do stored[counters[i]] = tonumber(found[i]) or 0 end
+    note(counters, found, n)
     packed = found[n + 1]
   else
     packed = redis.call('HGET', KEYS[1], 'row')
@@ -138,8 +143,9 @@ local function promote()
 end
 
 local function count_id(counter, by)
-  change = change or {}
-  change[counter] = (change[counter] or 0) + by
+  counts[counter] = counts[counter] + by
+  changes = changes + 1
+  changed[changes] = counter
 end
 
 -- A accepted, D duplicate, F full. `expires`: until when the id was to be remembered.
@@ -162,8 +168,7 @@ local function append(id, delay, retention, value, expires, backlog)
   end
   if retention > 0 then
     local at = now + retention
-    remembered = remembered or {}
-    remembered[id] = true
+    if remembered then remembered[id] = true end
     seen[sees + 1], seen[sees + 2] = at, id
     sees = sees + 2
     if at > farthest then farthest = at end
@@ -174,6 +179,7 @@ end
 -- Messages from ARGV[first] on: id, delay ms, retention ms, value (`id \0 headers \0 payload`; the first two hold no NUL).
 local function append_all(first, n, backlog)
   local admissions, ids, expires = {}, {}, nil
+  if n > 1 then remembered = {} end
   for i = 0, n - 1 do
     local at, k = first + 4 * i, i % 1000
     if k == 0 then
@@ -265,24 +271,6 @@ local function many(command, key, args, n)
   for i = 1, n, 1000 do redis.call(command, key, unpack(args, i, math.min(i + 999, n))) end
 end
 
--- How often each id is stored from now on, for `locate`: fields of what is put and dropped anyway.
-local function count_ids()
-  local unread = {}
-  for counter in pairs(change) do
-    if not (stored and stored[counter]) then unread[#unread + 1] = counter end
-  end
-  local found = #unread > 0 and read(unread, #unread)
-  for i, counter in ipairs(unread) do
-    stored = stored or {}
-    stored[counter] = tonumber(found[i]) or 0
-  end
-  for counter, by in pairs(change) do
-    local left = stored[counter] + by
-    if left <= 0 then erase(counter)
-    elseif by ~= 0 then save(counter, left) end
-  end
-end
-
 local function flush()
   local old, expires
   if sees > 0 then
@@ -296,7 +284,10 @@ local function flush()
       seen_until = expires
     end
   end
-  if change then count_ids() end
+  for i = 1, changes do
+    local counter = changed[i]
+    if counts[counter] > 0 then save(counter, counts[counter]) else erase(counter) end
+  end
   save('row', struct.pack(ROW, fence, nonce, deadline or 0, commit, from, count, deliveries, charged, limit, head, tail,
     parked, since, why, till or 0, paused, known, delayed, delayed_at or 0, version, failed, seen_until))
 

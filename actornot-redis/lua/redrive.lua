@@ -1,13 +1,13 @@
 -- KEYS 6 dead of the entity  7 letters of the kind  8 letters in order     ARGV 2 number  3 head|tail
 local redriven = int(ARGV[2])
 local letter = redis.call('HGET', KEYS[7], redriven)
-if not letter or not load() then return 0 end
+if not letter then return 0 end
 local a = string.find(letter, '\0', 1, true)
 local b = string.find(letter, '\0', a + 1, true)
 local c = string.find(letter, '\0', b + 1, true)
 local value = string.sub(letter, c + 1 + tonumber(string.sub(letter, b + 1, c - 1)))
-if string.sub(letter, 1, a - 1) ~= ARGV[1] then return 0 end
 local id = string.sub(value, 1, string.find(value, '\0', 1, true) - 1)
+if string.sub(letter, 1, a - 1) ~= ARGV[1] or not load({'i' .. id}) then return 0 end
 count_id('i' .. id, 1)
 promote()
 if ARGV[3] == 'head' and tail > head then

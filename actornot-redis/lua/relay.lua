@@ -4,7 +4,7 @@ local field = 'from:' .. ARGV[2]
 local last = tonumber(redis.call('HGET', KEYS[6], field) or 0)
 if ARGV[3] <= last then return 0 end
 if ARGV[4] > last then return -1 end
-load()
+load({'i' .. ARGV[5]})
 known = 1
 promote()
 append_all(5, 1, math.huge)

@@ -21,9 +21,10 @@ local settled = acked + (verdict == 'dead' and 1 or 0)
 if settled > count then
   return redis.error_reply('CONFLICT more is settled than was handed out')
 end
-local handed, counters, counts = {}, {}, {}
+local counters = {}
 for i = 1, acked do counters[i] = 'i' .. ARGV[18 + i] end
-if settled > 0 then handed, counts = bodies(from, settled, counters) end
+for i = 1, own do counters[acked + i] = 'i' .. ARGV[15 + acked + 4 * i] end
+local handed, found = bodies(from, settled, counters)
 for i = 1, settled do
   local value, id = handed[i], i <= acked and ARGV[18 + i]
   if not value then return redis.error_reply('CONFLICT a message that was handed out is no longer stored') end
@@ -33,19 +34,20 @@ for i = 1, settled do
 end
 
 promote()
-stored = {}
+note(counters, found, acked + own)
 for i = 1, acked do
   erase(from + i - 1)
   count_id(counters[i], -1)
-  stored[counters[i]] = tonumber(counts[i]) or 0
 end
 if verdict == 'proceed' or verdict == 'dead' then
   why, till = '', nil
   if verdict == 'dead' then
     local letter = handed[settled]
     local id = string.sub(letter, 1, string.find(letter, '\0', 1, true) - 1)
+    local counter = 'i' .. id
+    if not counts[counter] then counts[counter] = tonumber(read({counter}, 1)[1]) or 0 end
     erase(from + acked)
-    count_id('i' .. id, -1)
+    count_id(counter, -1)
     local n = math.max(tonumber(redis.call('HGET', KEYS[6], 'dead') or 0) + 1, now)
     local number = int(n * 1024 + ARGV[15])
     local before = redis.call('HGET', KEYS[8], id)
