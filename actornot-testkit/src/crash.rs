@@ -152,16 +152,20 @@ async fn finish(backend: impl Backend, told: &[String], script: &str) -> (usize,
     let alice = process.said("alice").await.expect("a read");
     let bob = process.said("bob").await.expect("a read");
     let ok: Vec<&str> = told.iter().filter_map(|told| told.strip_prefix("ok ")).collect();
+    let letters = process.mailbox.dead_letters(None, 10).await.expect("a read");
+    assert_eq!(letters, [], "{script}: nothing is poison");
     // Each was posted after the one before was answered, so whatever is there is a prefix of them all.
     assert!(
         ["a", "b", "c"].starts_with(&alice.iter().map(String::as_str).collect::<Vec<_>>()),
         "{script}: {alice:?}"
     );
-    assert!(alice.len() >= ok.len(), "{script}: {ok:?} were answered, {alice:?} is there");
+    let pending = process.pending("alice").await.expect("a read");
+    assert!(
+        alice.len() >= ok.len(),
+        "{script}: {ok:?} were answered, {alice:?} is there, {pending} pending; {told:?}, {left} left to run"
+    );
     let sent: Vec<&String> = alice.iter().filter(|name| *name != "b").collect();
     assert_eq!(bob.iter().collect::<Vec<_>>(), sent, "{script}: what alice sent to bob");
-    let letters = process.mailbox.dead_letters(None, 10).await.expect("a read");
-    assert_eq!(letters, [], "{script}: nothing is poison");
     (alice.len() - ok.len(), left)
 }
 
