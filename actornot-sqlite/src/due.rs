@@ -18,13 +18,17 @@ impl SqliteQueue {
         };
         let kinds = json(&query.kinds);
         let limit = i64::from(query.limit);
+        let moment = self.fetch(sqlx::query(statements::MOMENT)).await?;
+        let moment = moment.first().ok_or_else(|| before_commit(sqlx::Error::RowNotFound))?;
+        let now: i64 = moment.try_get("now").map_err(before_commit)?;
         let found = sqlx::query(statements::DUE)
             .bind(&kinds)
             .bind(wake)
             .bind(id)
             // One more than asked for tells whether there is a next page.
             .bind(limit.saturating_add(1))
-            .bind(millis(Limits::LEASE));
+            .bind(millis(Limits::LEASE))
+            .bind(now);
         let rows = self.fetch(found).await?;
         let mut due = Due::default();
         for row in rows.iter().take(query.limit as usize) {
@@ -37,8 +41,11 @@ impl SqliteQueue {
         if rows.len() <= query.limit as usize {
             due.after = None;
         }
-        let next =
-            sqlx::query(statements::NEXT).bind(&kinds).bind(due.after.is_none()).bind(millis(Limits::LEASE));
+        let next = sqlx::query(statements::NEXT)
+            .bind(&kinds)
+            .bind(due.after.is_none())
+            .bind(millis(Limits::LEASE))
+            .bind(now);
         if let Some(row) = self.fetch(next).await?.first() {
             let next: Option<i64> = row.try_get("next").map_err(before_commit)?;
             due.next = next.map(|next| Duration::from_millis(unsigned(next)));

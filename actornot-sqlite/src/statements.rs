@@ -175,41 +175,27 @@ pub(crate) const BURY: &str = "
     CROSS JOIN actornot_entity e ON e.id = j.value->>0
     CROSS JOIN actornot_message m ON m.entity = e.id AND m.seq = j.value->>1";
 
-/// G5: entities that want a run and that nobody holds. A lease that ends later than the longest one was left by a clock
-/// that was set back. `+` keeps the planner from the index on kinds, by which it would read, and sort, every entity of
-/// the kind.
-pub(crate) const DUE: &str = concat!(
-    "SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM actornot_entity e
-     WHERE e.wake_at <= (SELECT ",
-    now!(),
-    ") AND (e.wake_at, e.id) > (?2, ?3) AND +e.kind IN (SELECT value FROM json_each(?1))
-       AND (e.deadline IS NULL OR e.deadline <= (SELECT ",
-    now!(),
-    ") OR e.deadline > (SELECT ",
-    now!(),
-    " + ?5))
-     ORDER BY e.wake_at, e.id LIMIT ?4"
-);
+/// One moment for the two that follow: who falls due between them must be in one of them.
+pub(crate) const MOMENT: &str = concat!("SELECT ", now!(), " AS now");
 
-/// G5: how long until the next entity that is not due yet, or until the lease of one that is due ends: `?2`, behind the
-/// last page. While there are more, nobody waits for it.
-pub(crate) const NEXT: &str = concat!(
-    "SELECT min(at) - (SELECT ",
-    now!(),
-    ") AS next FROM (
-       SELECT * FROM (SELECT e.wake_at AS at FROM actornot_entity e
-         WHERE e.wake_at > (SELECT ",
-    now!(),
-    ") AND +e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1)
-       UNION ALL
-       SELECT min(e.deadline) FROM actornot_entity e WHERE ?2 AND e.wake_at <= (SELECT ",
-    now!(),
-    ") AND e.deadline > (SELECT ",
-    now!(),
-    ") AND e.deadline <= (SELECT ",
-    now!(),
-    " + ?3) AND +e.kind IN (SELECT value FROM json_each(?1)))"
-);
+/// G5: entities that want a run at the moment `?6` and that nobody holds. A lease that ends later than the longest one was
+/// left by a clock that was set back. `+` keeps the planner from the index on kinds, by which it would read, and sort,
+/// every entity of the kind.
+pub(crate) const DUE: &str = "
+    SELECT e.wake_at AS wake, e.id, e.kind, e.key FROM actornot_entity e
+    WHERE e.wake_at <= ?6 AND (e.wake_at, e.id) > (?2, ?3) AND +e.kind IN (SELECT value FROM json_each(?1))
+      AND (e.deadline IS NULL OR e.deadline <= ?6 OR e.deadline > ?6 + ?5)
+    ORDER BY e.wake_at, e.id LIMIT ?4";
+
+/// G5: how long from the moment `?4` until the next entity that is not due yet, or until the lease of one that is due ends:
+/// `?2`, behind the last page. While there are more, nobody waits for it.
+pub(crate) const NEXT: &str = "
+    SELECT min(at) - ?4 AS next FROM (
+      SELECT * FROM (SELECT e.wake_at AS at FROM actornot_entity e
+        WHERE e.wake_at > ?4 AND +e.kind IN (SELECT value FROM json_each(?1)) ORDER BY e.wake_at LIMIT 1)
+      UNION ALL
+      SELECT min(e.deadline) FROM actornot_entity e WHERE ?2 AND e.wake_at <= ?4 AND e.deadline > ?4
+        AND e.deadline <= ?4 + ?3 AND +e.kind IN (SELECT value FROM json_each(?1)))";
 
 /// One committed moment of several entities, without a lock.
 pub(crate) const READ: &str = "

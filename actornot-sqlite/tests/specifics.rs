@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actornot_core::{
     Admission, DueQuery, Effect, Envelope, ErrorKind, Inspect, Location, LockRequest, LockableQueue,
-    MessageId, NewMessage, Next, Position, TryLock, Updated, Verdict,
+    MessageId, NewMessage, Next, Position, TryLock, Updated, Verdict, Waiting,
 };
 use actornot_sqlite::{SqliteConfig, SqliteQueue};
 use tempfile::TempDir;
@@ -269,4 +269,28 @@ async fn dead_letters_and_purge_keep_their_word() {
     assert_eq!(queue.locate(&entity("a"), &grant.batch.ids()).await.unwrap(), [Location::Gone; 3]);
     item.lock = None;
     assert_eq!(ok(&queue, item).await.admissions, [Admission::Duplicate; 3]);
+}
+
+/// The clock goes on between two reads. An entity that is due behind the first and before the second must be in one of them.
+#[tokio::test]
+async fn who_falls_due_while_due_is_asked_is_found_or_named_as_the_next() {
+    let dir = TempDir::new().unwrap();
+    let queue = open(&dir).await;
+    let query = DueQuery { kinds: vec!["counter".into()], limit: 10, after: None };
+    for n in 0..300 {
+        ok(&queue, post("alice", &format!("m{n}"))).await;
+        let grant = lock(&queue, "alice").await.unwrap();
+        let mut draft = commit(&grant.lease, vec![]);
+        draft.verdict = Verdict::Wait { why: Waiting::Backoff, after: Duration::from_millis(2), error: None };
+        queue.update_locked(&[draft]).await.remove(0).unwrap();
+        loop {
+            let due = queue.due(&query).await.unwrap();
+            assert!(!due.entities.is_empty() || due.next.is_some(), "nobody waits, it is said in round {n}");
+            if !due.entities.is_empty() {
+                break;
+            }
+        }
+        let grant = lock(&queue, "alice").await.unwrap();
+        queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    }
 }
