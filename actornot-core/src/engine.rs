@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::calls::{Commits, Locks, Posting, Posts, Releases};
 use crate::errand::Errand;
-use crate::group::Group;
+use crate::group::{Group, Lane};
 use crate::heartbeat::Heartbeats;
 use crate::held::Held;
 use crate::seam::{Mistake, Seam};
@@ -71,6 +71,9 @@ impl Engine {
         let engine = Arc::new_cyclic(|engine: &Weak<Self>| {
             let posts =
                 Posts { queue: queue.clone(), engine: engine.clone(), backlog: config.limits.backlog };
+            let locks = Locks { queue: queue.clone(), engine: engine.clone() };
+            // Grants and commits take turns: more messages gather for a run, and more runs for a trip.
+            let runs = Lane::default();
             Self {
                 slots: Slots::default(),
                 workers: Workers::new(config.concurrency as usize),
@@ -78,10 +81,16 @@ impl Engine {
                 sweeper: Sweeper::new(),
                 stop: watch::Sender::new(Stop::Running),
                 heartbeats: Heartbeats::new(queue.clone(), seam.clone()),
-                posts: Group::new(posts, seam.clone(), timeout, config.limits.waiting_calls),
-                locks: Group::new(Locks(queue.clone()), seam.clone(), timeout, usize::MAX),
-                commits: Group::new(Commits(queue.clone()), seam.clone(), timeout, usize::MAX),
-                releases: Group::new(Releases(queue.clone()), seam.clone(), timeout, usize::MAX),
+                posts: Group::new(posts, seam.clone(), timeout, config.limits.waiting_calls, Lane::default()),
+                locks: Group::new(locks, seam.clone(), timeout, usize::MAX, runs.clone()),
+                commits: Group::new(Commits(queue.clone()), seam.clone(), timeout, usize::MAX, runs.clone()),
+                releases: Group::new(
+                    Releases(queue.clone()),
+                    seam.clone(),
+                    timeout,
+                    usize::MAX,
+                    Lane::default(),
+                ),
                 config: Arc::new(config),
                 queue,
                 seam,
@@ -113,6 +122,12 @@ impl Engine {
             self.sweeper.hint(self.seam.now() + delay);
         }
         Ok(admission)
+    }
+
+    /// Whether posts come faster than they are run: more are on their way while a whole round of entities waits in
+    /// line.
+    pub(crate) fn is_outrun(&self) -> bool {
+        self.posts.is_flying() && self.workers.line() >= self.config.concurrency as usize
     }
 
     /// Whether this process runs such an entity.

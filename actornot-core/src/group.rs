@@ -29,6 +29,9 @@ pub(crate) trait Verb: Send + Sync + 'static {
     fn call<'a>(&'a self, slice: &'a [Self::Ask]) -> BoxFuture<'a, Vec<Result<Self::Answer, Error>>>;
 }
 
+/// Trips that share a lane are made one after the other: meanwhile more calls gather for the next one.
+pub(crate) type Lane = Arc<tokio::sync::Mutex<()>>;
+
 /// The calls of one verb. A database call belongs to a task, never to a caller: a caller that is dropped harms no
 /// neighbour in the slice and loses no grant.
 pub(crate) struct Group<V: Verb> {
@@ -36,6 +39,7 @@ pub(crate) struct Group<V: Verb> {
     seam: Arc<dyn Seam>,
     call_timeout: Duration,
     limit: usize,
+    lane: Lane,
     waiting: Mutex<Waiting<V>>,
 }
 
@@ -56,9 +60,15 @@ struct Call<V: Verb> {
 }
 
 impl<V: Verb> Group<V> {
-    pub(crate) fn new(verb: V, seam: Arc<dyn Seam>, call_timeout: Duration, limit: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        verb: V,
+        seam: Arc<dyn Seam>,
+        call_timeout: Duration,
+        limit: usize,
+        lane: Lane,
+    ) -> Arc<Self> {
         let waiting = Mutex::new(Waiting { calls: VecDeque::new(), flying: false });
-        Arc::new(Self { verb, seam, call_timeout, limit, waiting })
+        Arc::new(Self { verb, seam, call_timeout, limit, lane, waiting })
     }
 
     /// Makes a call. Dropping the future forgets the answer; the call goes on.
@@ -85,6 +95,11 @@ impl<V: Verb> Group<V> {
             let message = "the runtime ended while the call was on its way to the database";
             Err(Error::new(ErrorKind::UnknownOutcome, message))
         })
+    }
+
+    /// Whether a trip is under way.
+    pub(crate) fn is_flying(&self) -> bool {
+        self.waiting().flying
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting<V>> {
@@ -178,10 +193,13 @@ impl<V: Verb> Flight<V> {
         let Some(group) = self.0.clone() else { return };
         let mut pause = FIRST_PAUSE;
         loop {
+            // Before the slice is cut: who calls while the lane is taken comes along.
+            let lane = group.lane.lock().await;
             group.gather().await;
             let Some(slice) = group.next() else { break };
             let calls = slice.len();
             let again = group.trip(slice).await;
+            drop(lane);
             // One that cannot be served goes round with the others; only when nobody was served, and nobody is to be
             // tried in smaller company, is it time to wait.
             let stuck = again.len() == calls && again.iter().all(|call| call.company >= calls);

@@ -99,7 +99,7 @@ impl Engine {
                     self.committed(commit, dead, errand);
                     errand.dismiss(self.seam.now());
                     held.go_on(fence, batch, self.run_deadline());
-                    if held.batches >= self.config.slice && self.workers.has_line() {
+                    if held.batches >= self.config.slice && self.workers.line() > 0 {
                         held.lined_up = self.seam.now();
                         return Driven::SliceOver(held);
                     }

@@ -79,9 +79,9 @@ impl<W> Workers<W> {
         self.limit.saturating_sub(room.taken + room.line.len())
     }
 
-    /// Whether somebody waits in line.
-    pub(crate) fn has_line(&self) -> bool {
-        !self.room().line.is_empty()
+    /// How many wait in line.
+    pub(crate) fn line(&self) -> usize {
+        self.room().line.len()
     }
 
     /// Completes when nobody sits and nobody waits.

@@ -66,7 +66,8 @@ impl Hold {
 pub(crate) struct Gate {
     inner: Arc<dyn LockableQueue>,
     plans: Mutex<VecDeque<(Verb, Plan)>>,
-    calls: Mutex<Vec<Verb>>,
+    /// What was called, and for how many items.
+    calls: Mutex<Vec<(Verb, usize)>>,
     halt: Mutex<Option<Halt>>,
     /// Posts to entities whose key starts so cannot be served.
     shut: OnceLock<&'static str>,
@@ -141,8 +142,13 @@ impl Gate {
 
     /// How often a verb was called.
     pub(crate) fn calls(&self, verb: Verb) -> usize {
+        self.sizes(verb).len()
+    }
+
+    /// For how many items each call of a verb was.
+    pub(crate) fn sizes(&self, verb: Verb) -> Vec<usize> {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.iter().filter(|called| **called == verb).count()
+        calls.iter().filter(|(called, _)| *called == verb).map(|(_, items)| *items).collect()
     }
 
     /// Completes when the so-manieth call, of whatever verb, has come to this point; it goes no further.
@@ -166,9 +172,9 @@ impl Gate {
     }
 
     /// Counts a call.
-    fn count(&self, verb: Verb) -> usize {
+    fn count(&self, verb: Verb, items: usize) -> usize {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.push(verb);
+        calls.push((verb, items));
         calls.len()
     }
 
@@ -179,8 +185,8 @@ impl Gate {
     }
 
     /// Makes a call as planned. `Err`: it has no answer, for this reason.
-    async fn pass<T>(&self, verb: Verb, call: impl Future<Output = T>) -> Result<T, Error> {
-        let nth = self.count(verb);
+    async fn pass<T>(&self, verb: Verb, items: usize, call: impl Future<Output = T>) -> Result<T, Error> {
+        let nth = self.count(verb, items);
         match self.next(verb) {
             None => {
                 self.passed(nth, Point::Before, verb).await;
@@ -216,10 +222,77 @@ impl Gate {
         items: usize,
         call: impl Future<Output = Vec<Result<T, Error>>>,
     ) -> Vec<Result<T, Error>> {
-        self.pass(verb, call).await.unwrap_or_else(|error| error.for_each(items))
+        self.pass(verb, items, call).await.unwrap_or_else(|error| error.for_each(items))
     }
 }
 
 fn lost_reply() -> Error {
     Error::new(ErrorKind::UnknownOutcome, "the reply was lost")
+}
+
+/// How the loop shares trips: of concern to nobody who writes an adapter, so not in the suite.
+#[cfg(test)]
+mod tests {
+    use actornot_core::seam::BoxFuture;
+
+    use super::*;
+    use crate::MemoryBackend;
+    use crate::lab::Lab;
+    use crate::process::{Act, Process, sent};
+
+    const SEATS: usize = 32;
+
+    /// Every seat is taken by a handler that waits, and twice as many entities stand in line.
+    async fn crowded(lab: &Lab) -> Process {
+        let process = lab.process_with(|config| config.concurrency = SEATS as u32).await;
+        for n in 0..SEATS {
+            process.act(&format!("seated{n}"), "a", Act::Hold).await.unwrap();
+        }
+        process.probe.holding(SEATS).await;
+        for n in 0..2 * SEATS {
+            process.say(&format!("in line{n}"), "a").await.unwrap();
+        }
+        process
+    }
+
+    #[tokio::test]
+    async fn grants_and_commits_take_turns_and_gather_meanwhile() {
+        let lab = Lab::new(MemoryBackend::sound());
+        let process = crowded(&lab).await;
+        let mut grant = process.gate.hold(Verb::TryLock, Point::Before);
+        process.probe.let_go(1);
+        grant.reached().await;
+        process.probe.let_go(SEATS - 1);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(process.gate.sizes(Verb::Update), [1], "none while a grant is on its way");
+        grant.go_on();
+        assert!(process.emptied(&format!("in line{}", SEATS / 2)).await.unwrap());
+        // With that of the one that was granted.
+        assert_eq!(process.gate.sizes(Verb::Update).get(1), Some(&SEATS));
+    }
+
+    #[tokio::test]
+    async fn while_posts_outrun_the_runs_fewer_runs_share_a_trip() {
+        let lab = Lab::new(MemoryBackend::sound());
+        let process = crowded(&lab).await;
+        let mut posted = process.gate.hold(Verb::Enqueue, Point::Before);
+        let mut post = [Box::pin(process.say("late", "a")) as BoxFuture<'_, _>];
+        sent(&mut post).await;
+        posted.reached().await;
+        process.probe.let_go(SEATS);
+        assert!(process.emptied(&format!("in line{}", SEATS / 2)).await.unwrap());
+        assert_eq!(process.gate.sizes(Verb::TryLock).first(), Some(&16));
+        posted.go_on();
+    }
+
+    #[tokio::test]
+    async fn while_nobody_posts_all_who_have_a_seat_share_a_trip() {
+        let lab = Lab::new(MemoryBackend::sound());
+        let process = crowded(&lab).await;
+        process.probe.let_go(SEATS);
+        assert!(process.emptied(&format!("in line{}", SEATS / 2)).await.unwrap());
+        assert_eq!(process.gate.sizes(Verb::TryLock).first(), Some(&SEATS));
+    }
 }

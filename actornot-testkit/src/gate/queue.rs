@@ -52,7 +52,7 @@ impl LockableQueue for Gated {
     }
 
     async fn due(&self, query: &DueQuery) -> Result<Due, Error> {
-        self.0.pass(Verb::Due, self.0.inner.due(query)).await?
+        self.0.pass(Verb::Due, 1, self.0.inner.due(query)).await?
     }
 
     async fn heartbeat(&self) -> Result<Box<dyn Heartbeat>, Error> {
