@@ -29,8 +29,13 @@ pub(crate) trait Verb: Send + Sync + 'static {
     fn call<'a>(&'a self, slice: &'a [Self::Ask]) -> BoxFuture<'a, Vec<Result<Self::Answer, Error>>>;
 }
 
-/// Trips that share a lane are made one after the other: meanwhile more calls gather for the next one.
+/// Trips that share a lane are made one after the other: meanwhile more calls gather for the next one. A courtesy, not
+/// a lock: see [`GIVES_WAY`].
 pub(crate) type Lane = Arc<tokio::sync::Mutex<()>>;
+
+/// For so long a trip gives way. A call that hangs, for a server that is gone or a row that others hold, must not hold up
+/// another verb's.
+const GIVES_WAY: Duration = Duration::from_millis(100);
 
 /// The calls of one verb. A database call belongs to a task, never to a caller: a caller that is dropped harms no
 /// neighbour in the slice and loses no grant.
@@ -104,6 +109,15 @@ impl<V: Verb> Group<V> {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting<V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane, or `None` if whoever has it takes too long.
+    async fn give_way(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        tokio::select! {
+            biased;
+            lane = self.lane.lock() => Some(lane),
+            () = self.seam.sleep(GIVES_WAY) => None,
+        }
     }
 
     /// Lets those who were just answered, or just granted a lock, call again: they come along instead of waiting for
@@ -194,7 +208,7 @@ impl<V: Verb> Flight<V> {
         let mut pause = FIRST_PAUSE;
         loop {
             // Before the slice is cut: who calls while the lane is taken comes along.
-            let lane = group.lane.lock().await;
+            let lane = group.give_way().await;
             group.gather().await;
             let Some(slice) = group.next() else { break };
             let calls = slice.len();

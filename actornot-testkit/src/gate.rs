@@ -255,7 +255,8 @@ mod tests {
         process
     }
 
-    #[tokio::test]
+    // The clock stands still while there is something to do: nobody gives way for too long.
+    #[tokio::test(start_paused = true)]
     async fn grants_and_commits_take_turns_and_gather_meanwhile() {
         let lab = Lab::new(MemoryBackend::sound());
         let process = crowded(&lab).await;
@@ -271,6 +272,21 @@ mod tests {
         assert!(process.emptied(&format!("in line{}", SEATS / 2)).await.unwrap());
         // With that of the one that was granted.
         assert_eq!(process.gate.sizes(Verb::Update).get(1), Some(&SEATS));
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_hangs_holds_up_no_commit() {
+        let lab = Lab::new(MemoryBackend::sound());
+        let process = crowded(&lab).await;
+        let mut grant = process.gate.hold(Verb::TryLock, Point::Before);
+        process.probe.let_go(1);
+        grant.reached().await;
+        process.probe.let_go(SEATS - 1);
+        for n in 1..SEATS {
+            assert!(process.emptied(&format!("seated{n}")).await.unwrap());
+        }
+        assert_eq!(process.gate.calls(Verb::TryLock), 1, "it still hangs");
+        grant.go_on();
     }
 
     #[tokio::test]
