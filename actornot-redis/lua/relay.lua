@@ -1,10 +1,10 @@
 -- KEYS 6 partition record of the target   ARGV 2 source partition  3 number  4 the number sent before it, 0 = first of its channel
---      5.. the message
+--      5.. a parcel
 local field = 'from:' .. ARGV[2]
 local last = tonumber(redis.call('HGET', KEYS[6], field) or 0)
 if ARGV[3] <= last then return 0 end
 if ARGV[4] > last then return -1 end
-load({'i' .. ARGV[5]})
+load()
 known = 1
 promote()
 append_all(5, 1, math.huge)

@@ -35,6 +35,77 @@ pub(crate) fn value(message: &NewMessage) -> Vec<u8> {
     parts.concat()
 }
 
+/// So many messages come together at most, and so many bytes unless it is one: whoever runs a few of them reads all.
+const PARCEL: (usize, usize) = (64, 64 << 10);
+
+/// Messages that come together and are stored as one value.
+pub(crate) struct Parcel<'a> {
+    pub(crate) delay: u64,
+    pub(crate) retention: u64,
+    /// Each once.
+    pub(crate) ids: Vec<&'a str>,
+    messages: Vec<u8>,
+}
+
+impl<'a> Parcel<'a> {
+    /// In order: what follows on what is the same in their concatenation.
+    pub(crate) fn all(messages: impl IntoIterator<Item = &'a NewMessage>) -> Vec<Self> {
+        let mut parcels: Vec<Self> = Vec::new();
+        for message in messages {
+            let (delay, retention, id) =
+                (millis(message.delay), millis(message.retention), message.id.as_str());
+            let value = value(message);
+            let fits = |parcel: &&mut Self| {
+                (parcel.delay, parcel.retention) == (delay, retention)
+                    && parcel.ids.len() < PARCEL.0
+                    && parcel.messages.len() + value.len() <= PARCEL.1
+                    && !parcel.ids.contains(&id)
+            };
+            match parcels.last_mut().filter(fits) {
+                Some(parcel) => parcel.add(id, &value),
+                None => {
+                    let mut parcel = Self { delay, retention, ids: Vec::new(), messages: Vec::new() };
+                    parcel.add(id, &value);
+                    parcels.push(parcel);
+                }
+            }
+        }
+        parcels
+    }
+
+    /// Of a message that was staged.
+    pub(crate) fn one(delay: u64, retention: u64, id: &'a str, value: &[u8]) -> Self {
+        let mut parcel = Self { delay, retention, ids: Vec::new(), messages: Vec::new() };
+        parcel.add(id, value);
+        parcel
+    }
+
+    fn add(&mut self, id: &'a str, value: &[u8]) {
+        self.ids.push(id);
+        self.messages.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.messages.extend_from_slice(value);
+    }
+
+    /// How many, in two bytes, and each behind its length, in four.
+    pub(crate) fn packed(&self) -> Vec<u8> {
+        let count = u16::try_from(self.ids.len()).unwrap_or(u16::MAX).to_le_bytes();
+        [&count, self.messages.as_slice()].concat()
+    }
+}
+
+/// What `Parcel::packed` has made. Of a damaged one, what there is.
+pub(crate) fn unpack_parcel(parcel: &[u8]) -> Vec<StoredMessage> {
+    let mut rest = parcel.get(2..).unwrap_or_default();
+    let mut messages = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let (value, next) = behind.split_at(length.min(behind.len()));
+        messages.push(message(value));
+        rest = next;
+    }
+    messages
+}
+
 /// What `value` has made.
 pub(crate) fn message(value: &[u8]) -> StoredMessage {
     let (id, rest) = split(value);

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use actornot_core::{Commit, Effect, EntityId, Envelope, Error, Next, Updated, Verdict};
+use actornot_core::{Commit, Effect, EntityId, Envelope, Error, MessageId, Next, Updated, Verdict};
 use redis::Value;
 
 use crate::RedisQueue;
-use crate::codec::{millis, split, text, value};
+use crate::codec::{Parcel, millis, split, text, value};
 use crate::row::{self, Parts, bytes, number};
 use crate::slice::{Call, What};
 use crate::statements::{RELAY, TRIM, UPDATE_LOCKED};
@@ -63,11 +63,18 @@ impl RedisQueue {
         let space = &self.inner.space;
         let entity = &commit.lease.entity;
         let partition = space.partition(entity);
-        let mut call = Call::entity(space, &UPDATE_LOCKED, entity);
+        let (own, others): (Vec<&Envelope>, Vec<&Envelope>) =
+            sends(commit).partition(|envelope| envelope.entity == *entity);
+        let own = Parcel::all(own.into_iter().map(|envelope| &envelope.message));
         let targets: BTreeSet<u16> = self.channels(commit).map(|(_, to)| to).collect();
         let targets: Vec<u16> = targets.into_iter().collect();
-        // Only what it may touch: each name is read by the server.
+        // Only what it may touch.
         let dead = matches!(commit.verdict, Verdict::DeadLetter { .. });
+        let mut call = if dead || !targets.is_empty() || !own.is_empty() {
+            Call::entity(space, &UPDATE_LOCKED, entity)
+        } else {
+            Call::narrow(space, &UPDATE_LOCKED, entity)
+        };
         if dead || !targets.is_empty() {
             call.keys.extend([space.record(partition), space.channels(partition)]);
         }
@@ -102,14 +109,10 @@ impl RedisQueue {
                 .number(millis(*after)),
             Verdict::Pause { reason } => call.arg("pause").arg(reason.as_str()).arg("").number(0),
         };
-        let (own, others): (Vec<&Envelope>, Vec<&Envelope>) =
-            sends(commit).partition(|envelope| envelope.entity == *entity);
-        call = call.number(partition).number(commit.acked.len()).number(own.len()).number(others.len());
-        for id in &commit.acked {
-            call = call.arg(id.as_str());
-        }
-        for Envelope { message, .. } in own {
-            call = call.message(message);
+        call = call.number(partition).texts(commit.acked.iter().map(MessageId::as_str));
+        call = call.number(own.len()).number(others.len());
+        for parcel in &own {
+            call = call.parcel(parcel);
         }
         for envelope in others {
             let to = space.partition(&envelope.entity);
@@ -212,7 +215,8 @@ impl RedisQueue {
             let delay = parse(delay).unwrap_or(0).saturating_sub(passed);
             let mut call = Call::entity(space, &RELAY, &entity).number(from).number(number).number(before);
             call.keys.push(space.record(to));
-            call = call.arg(id).number(delay).number(parse(retention).unwrap_or(0)).arg(value);
+            let (id, retention) = (text(id), parse(retention).unwrap_or(0));
+            call = call.parcel(&Parcel::one(delay, retention, &id, value));
             letters.push((number, call));
             before = number;
         }

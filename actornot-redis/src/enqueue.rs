@@ -4,6 +4,7 @@ use actornot_core::{Admission, Enqueue, Enqueued, Error};
 use redis::Value;
 
 use crate::RedisQueue;
+use crate::codec::Parcel;
 use crate::lock;
 use crate::row::{Parts, bytes, odd};
 use crate::slice::Call;
@@ -27,9 +28,10 @@ impl RedisQueue {
             Some(request) => lock::wanted(call, request),
             None => call.arg("").number(0).number(0),
         };
-        call = call.number(item.messages.len());
-        for message in &item.messages {
-            call = call.message(message);
+        let parcels = Parcel::all(&item.messages);
+        call = call.number(parcels.len());
+        for parcel in &parcels {
+            call = call.parcel(parcel);
         }
         call
     }

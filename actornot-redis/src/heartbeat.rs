@@ -19,7 +19,7 @@ pub(crate) struct RedisHeartbeat {
 impl Heartbeat for RedisHeartbeat {
     async fn extend_lock(&mut self, leases: &[Lease]) -> Vec<Result<bool, Error>> {
         let extend = |lease: &Lease| {
-            let call = Call::entity(&self.space, &EXTEND_LOCK, &lease.entity);
+            let call = Call::narrow(&self.space, &EXTEND_LOCK, &lease.entity);
             call.arg(lease.nonce.to_string()).number(millis(lease.length))
         };
         let calls: Vec<Call> = leases.iter().map(extend).collect();

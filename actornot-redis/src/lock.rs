@@ -12,7 +12,7 @@ use crate::statements::{RELEASE, TRY_LOCK};
 impl RedisQueue {
     pub(crate) async fn lock_slice(&self, items: &[TryLock]) -> Vec<Result<Option<Grant>, Error>> {
         let ask =
-            |item: &TryLock| wanted(Call::entity(&self.inner.space, &TRY_LOCK, &item.entity), &item.request);
+            |item: &TryLock| wanted(Call::narrow(&self.inner.space, &TRY_LOCK, &item.entity), &item.request);
         let calls: Vec<Call> = items.iter().map(ask).collect();
         let answers = self.run(&calls).await.into_iter().zip(items);
         answers
@@ -25,7 +25,7 @@ impl RedisQueue {
 
     pub(crate) async fn release_slice(&self, leases: &[Lease]) -> Vec<Result<bool, Error>> {
         let release = |lease: &Lease| {
-            Call::entity(&self.inner.space, &RELEASE, &lease.entity).arg(lease.nonce.to_string())
+            Call::narrow(&self.inner.space, &RELEASE, &lease.entity).arg(lease.nonce.to_string())
         };
         let calls: Vec<Call> = leases.iter().map(release).collect();
         let answers = self.run(&calls).await.into_iter().zip(leases);

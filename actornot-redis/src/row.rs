@@ -87,7 +87,7 @@ pub(crate) fn odd(value: &Value) -> Error {
     Error::new(ErrorKind::Corrupt, format!("an answer of Redis does not decode: {found} came unexpected"))
 }
 
-/// `[fence, deliveries, charged, batch limit, messages]`
+/// `[fence, deliveries, charged, batch limit, parcels]`
 pub(crate) fn batch(value: Value) -> Result<(u64, HandedOut), Error> {
     let mut parts = Parts::of(value)?;
     let fence = parts.number()?.unwrap_or(0);
@@ -99,7 +99,7 @@ pub(crate) fn batch(value: Value) -> Result<(u64, HandedOut), Error> {
 pub(crate) fn messages(value: Value) -> Result<Vec<actornot_core::StoredMessage>, Error> {
     let mut messages = Vec::new();
     for value in Parts::of(value)?.rest() {
-        messages.extend(bytes(value)?.map(|value| codec::message(&value)));
+        messages.extend(bytes(value)?.iter().flat_map(|parcel| codec::unpack_parcel(parcel)));
     }
     Ok(messages)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use actornot_core::{EntityId, Error, NewMessage};
+use actornot_core::{EntityId, Error};
 use redis::Value;
 
-use crate::codec::{millis, pack_list, pack_number, pack_text, value};
+use crate::codec::{Parcel, pack_list, pack_number, pack_text};
 use crate::row::Parts;
 use crate::statements::Verb;
 
@@ -38,12 +38,12 @@ impl Space {
         format!("{}:{letters}:{rest}", self.tag(partition))
     }
 
-    /// What scripts call KEYS 1 to 5: the entity, its delayed messages, the ids it has seen; wake and names of the kind.
-    pub(crate) fn keys(&self, entity: &EntityId) -> Vec<String> {
-        let partition = self.partition(entity);
-        let own = ["e", "d", "s"].map(|letter| self.key(partition, letter, &entity.to_string()));
-        let shared = ["w", "k"].map(|letter| self.key(partition, letter, entity.kind()));
-        own.into_iter().chain(shared).collect()
+    /// What scripts call KEYS 1 to 3: the entity, its delayed messages, wake of the kind; and 4 and 5, for those that touch
+    /// them: the ids it has seen, names of the kind.
+    pub(crate) fn keys(&self, entity: &EntityId) -> [String; 5] {
+        let (partition, name) = (self.partition(entity), entity.to_string());
+        [("e", &*name), ("d", &name), ("w", entity.kind()), ("s", &name), ("k", entity.kind())]
+            .map(|(letter, name)| self.key(partition, letter, name))
     }
 
     /// Dead letters of the entity, of the kind, and their order.
@@ -83,6 +83,8 @@ pub(crate) struct Call {
 pub(crate) enum Arg {
     Text(Vec<u8>),
     Number(u64),
+    /// Only for scripts that take items.
+    Texts(Vec<Vec<u8>>),
 }
 
 #[derive(Clone, Copy)]
@@ -99,7 +101,15 @@ impl Call {
 
     /// A script about an entity, which knows itself by its key.
     pub(crate) fn entity(space: &Space, verb: &'static Verb, entity: &EntityId) -> Self {
-        Self::new(space.partition(entity), What::Script(verb), space.keys(entity)).arg(entity.key())
+        let keys = space.keys(entity).into();
+        Self::new(space.partition(entity), What::Script(verb), keys).arg(entity.key())
+    }
+
+    /// One that touches neither ids nor names: every key is read by the server.
+    pub(crate) fn narrow(space: &Space, verb: &'static Verb, entity: &EntityId) -> Self {
+        let mut call = Self::entity(space, verb, entity);
+        call.keys.truncate(3);
+        call
     }
 
     pub(crate) fn arg(mut self, value: impl Into<Vec<u8>>) -> Self {
@@ -121,10 +131,15 @@ impl Call {
         }
     }
 
-    /// Id, delay, retention and value.
-    pub(crate) fn message(self, message: &NewMessage) -> Self {
-        let call = self.arg(message.id.as_str()).number(millis(message.delay));
-        call.number(millis(message.retention)).arg(value(message))
+    pub(crate) fn texts<'a>(mut self, texts: impl IntoIterator<Item = &'a str>) -> Self {
+        self.args.push(Arg::Texts(texts.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Delay, retention, ids and messages.
+    pub(crate) fn parcel(self, parcel: &Parcel<'_>) -> Self {
+        let call = self.number(parcel.delay).number(parcel.retention);
+        call.texts(parcel.ids.iter().copied()).arg(parcel.packed())
     }
 
     /// Its bytes, roughly.
@@ -133,6 +148,7 @@ impl Call {
         let arg = |arg: &Arg| match arg {
             Arg::Text(text) => text.len() + 16,
             Arg::Number(_) => 16,
+            Arg::Texts(texts) => texts.iter().map(|text| text.len() + 16).sum::<usize>() + 16,
         };
         keys + self.args.iter().map(arg).sum::<usize>() + 64
     }
@@ -210,6 +226,7 @@ impl Bundle {
             match arg {
                 Arg::Text(text) => command.arg(text.as_slice()),
                 Arg::Number(number) => command.arg(number),
+                Arg::Texts(texts) => command.arg(texts),
             };
         }
         command
@@ -238,6 +255,10 @@ fn packed<'a>(calls: impl ExactSizeIterator<Item = &'a Call> + Clone) -> Vec<u8>
             match arg {
                 Arg::Text(text) => pack_text(&mut packed, text),
                 Arg::Number(number) => pack_number(&mut packed, *number),
+                Arg::Texts(texts) => {
+                    pack_list(&mut packed, texts.len());
+                    texts.iter().for_each(|text| pack_text(&mut packed, text));
+                }
             }
         }
     }

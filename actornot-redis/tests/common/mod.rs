@@ -31,17 +31,19 @@ for _, key in ipairs(KEYS) do
   local letter = string.match(key, '}:(%a+)')
   if letter == 'w' or letter == 'd' or letter == 's' then
     local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-    for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.0f', tonumber(all[i + 1]) - ms), all[i]) end
+    -- What stands beside an id that was seen is its moment, times 1024, and its place.
+    local by = letter == 's' and ms * 1024 or ms
+    for i = 1, #all, 2 do redis.call('ZADD', key, string.format('%.0f', tonumber(all[i + 1]) - by), all[i]) end
     local left = redis.call('PTTL', key)
     if left > 0 then redis.call('PEXPIRE', key, math.max(1, left - ms)) end
   elseif letter == 'e' then
     -- deadline, since, until, delayed_at, seen_until
-    local format = '<I7sI7si7I4I4I4I4i7i7I7I7sI7I1I1I7I7I7I1I7'
+    local format = '<I7sI7si7I4I4I4I4i7i7I7I7sI7I1I1I7I7I7I1I7I7I2'
     local row = {struct.unpack(format, redis.call('HGET', key, 'row'))}
     for _, field in ipairs({3, 13, 15, 19, 22}) do
       if row[field] > 0 then row[field] = row[field] - ms end
     end
-    redis.call('HSET', key, 'row', struct.pack(format, unpack(row, 1, 22)))
+    redis.call('HSET', key, 'row', struct.pack(format, unpack(row, 1, 24)))
   end
 end
 return 1"#;
@@ -132,13 +134,23 @@ impl Outside {
         let (mut connection, key) = self.find(&format!(":e:{entity}"));
         let bodies: BTreeMap<String, Vec<u8>> =
             redis::cmd("HGETALL").arg(&key).query(&mut connection).unwrap();
-        for (field, value) in bodies {
-            if value.starts_with(format!("{id}\0").as_bytes()) {
-                let second = value.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).unwrap().0;
-                let mut value = value[..=second].to_vec();
-                value.extend_from_slice(payload.as_bytes());
-                redis::cmd("HSET").arg(&key).arg(field).arg(value).exec(&mut connection).unwrap();
+        for (field, parcel) in bodies.into_iter().filter(|(field, _)| field.parse::<i64>().is_ok()) {
+            // How many, and each behind its length.
+            let mut changed = parcel[..2].to_vec();
+            let mut rest = &parcel[2..];
+            while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+                let (value, next) = behind.split_at(u32::from_le_bytes(*length) as usize);
+                let mut value = value.to_vec();
+                if value.starts_with(format!("{id}\0").as_bytes()) {
+                    let second = value.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).unwrap().0;
+                    value.truncate(second + 1);
+                    value.extend_from_slice(payload.as_bytes());
+                }
+                changed.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
+                changed.extend(value);
+                rest = next;
             }
+            redis::cmd("HSET").arg(&key).arg(field).arg(changed).exec(&mut connection).unwrap();
         }
     }
 
