@@ -139,6 +139,8 @@ impl Inspect for MongoQueue {
         let entity = &letter.entity;
         let mut set = doc! { "q": name(entity), "u": ObjectId::new() };
         let mut change = doc! { "$unset": { "x": "", "no": "", "error": "", "attempts": "" } };
+        // What fell due stands in the queue before the letter does.
+        self.look(&[entity], 1).await?;
         let head = match to {
             Position::Tail => None,
             Position::Head => self.first(entity).await?,

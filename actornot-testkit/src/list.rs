@@ -86,6 +86,7 @@ macro_rules! for_each_behaviour {
                 a_dead_letter_comes_behind_an_acknowledged_prefix: G6,
                 a_redriven_letter_is_moved_to_the_end_that_was_asked_for: G6,
                 a_letter_redriven_during_a_run_has_its_own_attempts: G6,
+                a_redriven_letter_stands_where_it_was_put_beside_what_fell_due_before: G2,
                 letters_redriven_during_a_run_do_not_hide_what_it_settles: G6,
                 a_resumed_entity_runs_with_fresh_attempts: G6,
             }
@@ -116,6 +117,9 @@ macro_rules! for_each_behaviour {
                 why_tells_what_an_entity_waits_for: G6,
                 a_purge_leaves_nothing_to_be_seen: G6,
                 a_purge_amid_posts_strands_nothing: G5,
+            }
+            walk {
+                a_queue_is_what_its_calls_make_of_it: G2,
             }
             race {
                 a_post_just_before_a_release_is_not_stranded: G5,

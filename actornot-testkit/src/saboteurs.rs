@@ -51,6 +51,8 @@ pub static SABOTEURS: &[Saboteur] = &[
     saboteur(Bug::AckClearsQueue, "a commit clears what was posted during the run", "commit::posts_during_a_run_survive_its_commit"),
     saboteur(Bug::ReleaseWithoutLooking, "lets go without looking at the queue", "commit::a_holder_looks_at_the_queue_before_it_lets_go"),
     saboteur(Bug::PostOvertakesBacklog, "a post that gets the lock is handed out before what was queued", "enqueue::a_post_that_gets_the_lock_is_handed_what_was_queued_before"),
+    saboteur(Bug::DuplicateEndsPost, "what is posted together with a duplicate, behind it, is dropped", "walk::a_queue_is_what_its_calls_make_of_it"),
+    saboteur(Bug::RedriveBeforeDue, "a letter is redriven to before what fell due", "poison::a_redriven_letter_stands_where_it_was_put_beside_what_fell_due_before"),
     saboteur(Bug::PostResetsWait, "a post resets the backoff", "enqueue::a_post_does_not_shorten_a_wait"),
     saboteur(Bug::AttemptCountedAfterRun, "the attempt is counted after the run", "poison::an_attempt_is_counted_before_it_is_run"),
     saboteur(Bug::ResultsSwapped, "the results of a slice are swapped", "slice::answers_come_in_the_order_of_the_slice"),

@@ -16,6 +16,7 @@ pub(crate) mod poison;
 pub(crate) mod race;
 pub(crate) mod send;
 pub(crate) mod slice;
+pub(crate) mod walk;
 
 use fault::{POLLS, dropped_after};
 pub(crate) use fault::{

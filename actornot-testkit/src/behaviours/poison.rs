@@ -2,7 +2,7 @@
 
 use actornot_core::{Headers, NewMessage, Next, Position, Updated, Verdict, Waiting};
 
-use crate::lab::{Lab, MINUTE, PAST_LEASE, entity, message, messages, names};
+use crate::lab::{Lab, MINUTE, PAST_LEASE, delayed, entity, message, messages, names};
 use crate::verdict::{Check, scene};
 
 pub(crate) async fn an_attempt_is_counted_before_it_is_run(lab: &Lab) -> Check {
@@ -165,6 +165,25 @@ pub(crate) async fn a_redriven_letter_is_moved_to_the_end_that_was_asked_for(lab
     scene.same("it is due", true, queue.is_due(&alice).await?)?;
     let order = queue.drain(&alice).await?;
     scene.same("the order", vec!["y", "queued", "x"], order)
+}
+
+pub(crate) async fn a_redriven_letter_stands_where_it_was_put_beside_what_fell_due_before(
+    lab: &Lab,
+) -> Check {
+    let scene = scene!(G2, given "two dead letters, and a delayed message that fell due while nobody called", when "one is redriven to the head and one to the tail", usually "what is due joins the queue with the next post or lock, behind the letter");
+    let (queue, alice) = (lab.open().await, entity("alice"));
+    queue.post_all(&alice, messages(&["x", "y"])).await?;
+    for _ in 0..2 {
+        let grant = queue.lock_at_most(&alice, 1).await?;
+        queue.commit(&queue.draft(&grant).dead_letter("bad").release()).await?;
+    }
+    queue.post_all(&alice, vec![delayed("late", MINUTE)]).await?;
+    lab.elapse(MINUTE).await;
+    let letters = queue.queue.dead_letters("thing", None, 10).await?;
+    for (letter, to) in letters.iter().zip([Position::Tail, Position::Head]) {
+        scene.same("the redrive", true, queue.queue.redrive(letter, to).await?)?;
+    }
+    scene.same("the order", vec!["y", "late", "x"], queue.drain(&alice).await?)
 }
 
 pub(crate) async fn letters_redriven_during_a_run_do_not_hide_what_it_settles(lab: &Lab) -> Check {

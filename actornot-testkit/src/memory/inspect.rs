@@ -113,7 +113,9 @@ impl Inspect for MemoryQueue {
             _ => store.dead.remove(place),
         };
         let row = store.row(&letter.entity);
-        row.promote(now, bug);
+        if bug != Some(Bug::RedriveBeforeDue) {
+            row.promote(now, bug);
+        }
         let message = StoredMessage { id: letter.id, payload: letter.payload, headers: letter.headers };
         row.moved.insert(message.id.clone());
         match to {

@@ -40,7 +40,13 @@ impl Store {
             (Some(Bug::BatchReadBeforeEnqueue), Some(request)) => self.try_lock(&item.entity, request),
             _ => None,
         };
-        let admissions = item.messages.iter().map(|message| self.admit(item, message)).collect();
+        let mut ended = false;
+        let mut admissions = Vec::new();
+        for message in &item.messages {
+            let admission = if ended { Admission::Accepted } else { self.admit(item, message) };
+            ended |= bug == Some(Bug::DuplicateEndsPost) && admission == Admission::Duplicate;
+            admissions.push(admission);
+        }
         if bug == Some(Bug::PostOvertakesBacklog) && item.lock.is_some() {
             let row = self.row(&item.entity);
             let before = row.queue.len().saturating_sub(item.messages.len());
