@@ -196,7 +196,8 @@ local function append(delay, retention, ids, parcel, backlog)
     enter(parcel)
   end
   if retention > 0 then
-    local at = now + retention
+    -- Not free while it is delayed: who asked for the later one would be told where that is.
+    local at = now + delay + retention
     local score = int(at * SEEN + place)
     for i = 1, n do
       if remembered then remembered[ids[i]] = true end
