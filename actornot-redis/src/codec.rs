@@ -167,3 +167,52 @@ pub(crate) fn pack_number(packed: &mut Vec<u8>, number: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actornot_core::{Headers, MessageId, NewMessage};
+
+    use super::{Parcel, unpack_parcel};
+
+    fn message(id: &str, bytes: usize, retention: u64) -> NewMessage {
+        NewMessage {
+            id: MessageId::new(id).expect("a legal id"),
+            payload: "\0".repeat(bytes),
+            headers: Headers::new(),
+            delay: Duration::ZERO,
+            retention: Duration::from_secs(retention),
+        }
+    }
+
+    /// How many messages each holds. Packed and unpacked they are what they were, in order.
+    fn sizes(messages: &[NewMessage]) -> Vec<usize> {
+        let parcels = Parcel::all(messages);
+        let stored: Vec<_> = parcels.iter().flat_map(|parcel| unpack_parcel(&parcel.packed())).collect();
+        let pairs = stored.iter().map(|message| (&message.id, &message.payload));
+        assert!(pairs.eq(messages.iter().map(|message| (&message.id, &message.payload))));
+        parcels.iter().map(|parcel| parcel.ids.len()).collect()
+    }
+
+    #[test]
+    fn a_parcel_holds_what_comes_together_and_has_an_end() {
+        let many: Vec<_> = (0..130).map(|n| message(&n.to_string(), 1, 60)).collect();
+        assert_eq!(sizes(&many), [64, 64, 2]);
+        let large: Vec<_> = (0..5).map(|n| message(&n.to_string(), 30_000, 60)).collect();
+        assert_eq!(sizes(&large), [2, 2, 1]);
+        assert_eq!(sizes(&[message("a", 1, 60), message("b", 100_000, 60), message("c", 1, 60)]), [1, 1, 1]);
+        assert_eq!(sizes(&[message("a", 1, 60), message("b", 1, 60), message("c", 1, 61)]), [2, 1]);
+        assert_eq!(sizes(&[message("a", 1, 60), message("b", 1, 60), message("a", 1, 60)]), [2, 1]);
+        assert_eq!(sizes(&[]), [0_usize; 0]);
+    }
+
+    #[test]
+    fn of_a_damaged_parcel_there_is_what_there_is() {
+        let packed = Parcel::all(&[message("a", 1, 60), message("b", 1, 60)]).remove(0).packed();
+        for length in 0..packed.len() {
+            assert!(unpack_parcel(&packed[..length]).len() <= 2, "{length}");
+        }
+        assert_eq!(unpack_parcel(&packed[..packed.len() - 1]).len(), 2);
+    }
+}

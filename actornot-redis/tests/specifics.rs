@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use actornot_core::{
-    Admission, DueQuery, Effect, Enqueue, Envelope, ErrorKind, Inspect, Location, LockRequest, LockableQueue,
-    Next, Position, TryLock, Updated, Verdict,
+    Admission, DueQuery, Effect, Enqueue, Envelope, ErrorKind, Inspect, LockableQueue, Next, Position,
+    Updated, Verdict,
 };
 use actornot_redis::{RedisConfig, RedisQueue, redis};
 use actornot_testkit::servers::{Service, own, own_with, url};
@@ -198,31 +198,6 @@ async fn a_cluster_that_looks_like_a_single_server_is_served_partition_by_partit
             assert_eq!(answer.unwrap().admissions, [Admission::Accepted]);
         }
     }
-}
-
-/// A Lua function takes at most 8000 arguments, so commands go in portions.
-#[tokio::test]
-async fn a_post_of_thousands_is_told_stored_run_and_forgotten_message_by_message() {
-    let server = own(Service::Redis);
-    let queue = RedisQueue::connect(server.url()).await.unwrap();
-    let ids: Vec<String> = (0..9_500).map(|n| format!("m{n}")).collect();
-    let thousands = |ids: &[String]| {
-        let messages = ids.iter().map(|id| message(id)).collect();
-        Enqueue { messages, ..post("alice", "m") }
-    };
-    let first = ok(&queue, thousands(&ids[..2_500])).await;
-    assert_eq!(first.admissions, vec![Admission::Accepted; 2_500]);
-    let second = ok(&queue, thousands(&ids)).await;
-    assert_eq!(second.admissions[..2_500], vec![Admission::Duplicate; 2_500]);
-    assert_eq!(second.admissions[2_500..], vec![Admission::Accepted; 7_000]);
-    let request = LockRequest { max_batch: 9_500, ..request() };
-    let ask = [TryLock { entity: entity("alice"), request }];
-    let grant = queue.try_lock(&ask).await.remove(0).unwrap().unwrap();
-    assert_eq!(grant.batch.ids().iter().map(ToString::to_string).collect::<Vec<_>>(), ids);
-    let updated = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
-    assert_eq!(updated, Updated::Released { next_due: None });
-    let gone = queue.locate(&entity("alice"), &grant.batch.ids()).await.unwrap();
-    assert_eq!(gone, vec![Location::Gone; 9_500]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The reference: the contract in memory, small enough to be read against docs/decisions/0001-verbs.md.
 
 mod bug;
+mod due;
 mod guards;
 mod inspect;
 mod row;
