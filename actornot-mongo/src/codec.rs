@@ -2,10 +2,12 @@
 //!
 //! Nothing here fails on stored values: one damaged document must not take a slice of healthy neighbours with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actornot_core::{EntityId, Error, Headers, MessageId, StoredMessage, StoredState};
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use actornot_core::{EntityId, Error, Headers, MessageId, NewMessage, StoredMessage, StoredState};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{Bson, DateTime, Document, Timestamp, doc};
 
 /// An entity as the `_id` of its document. The order of the fields is part of the identity.
 pub(crate) fn name(entity: &EntityId) -> Document {
@@ -23,11 +25,6 @@ pub(crate) fn listed(name: &Document) -> Option<EntityId> {
     entity(name).map_err(|error| tracing::warn!(%error, "a stored key is none")).ok()
 }
 
-/// A message as the `_id` of its document.
-pub(crate) fn message_name(entity: &EntityId, id: &str) -> Document {
-    doc! { "e": name(entity), "i": id }
-}
-
 /// User data inside a pipeline: without it, a text that begins with `$` would be read as an expression.
 pub(crate) fn literal(value: impl Into<Bson>) -> Document {
     doc! { "$literal": value.into() }
@@ -42,8 +39,8 @@ pub(crate) fn headers(headers: &Headers) -> Bson {
         .into()
 }
 
-fn decode_headers(row: &Document) -> Headers {
-    let pairs = row.get_array("headers").map(Vec::as_slice).unwrap_or_default();
+pub(crate) fn decode_headers(stored: &Bson) -> Headers {
+    let pairs = stored.as_array().map(Vec::as_slice).unwrap_or_default();
     let pair = |pair: &Bson| {
         let pair = pair.as_array()?;
         Some((pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned()))
@@ -63,13 +60,106 @@ pub(crate) fn optional(row: &Document, field: &str) -> Option<String> {
     row.get_str(field).ok().map(str::to_owned)
 }
 
-pub(crate) fn message(row: &Document) -> StoredMessage {
-    let id = row.get_document("_id").ok().and_then(|id| id.get_str("i").ok()).unwrap_or_default();
-    StoredMessage {
-        id: MessageId::from_stored(id),
-        payload: text(row, "payload"),
-        headers: decode_headers(row),
+/// A message on its way in.
+pub(crate) struct Incoming<'a> {
+    pub(crate) entity: &'a EntityId,
+    pub(crate) message: &'a NewMessage,
+    /// The server's clock, as a look returned it.
+    pub(crate) now: i64,
+    /// Who sent it, while its outbox still names it.
+    pub(crate) hold: Option<Document>,
+}
+
+impl Incoming<'_> {
+    /// When it is due, if it is delayed.
+    pub(crate) fn due(&self) -> Option<i64> {
+        (!self.message.delay.is_zero()).then(|| self.now.saturating_add(millis(self.message.delay)))
     }
+
+    /// Whether it may share a parcel with this one.
+    fn is_like(&self, other: &Self) -> bool {
+        let of = |incoming: &Self| (incoming.message.delay, incoming.message.retention);
+        of(self) == of(other) && self.hold == other.hold
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.message.payload.len() + size(&self.message.headers)
+    }
+}
+
+/// So many messages come together at most, and so many bytes unless it is one: whoever runs a few of them reads all.
+pub(crate) const PARCEL: (usize, usize) = (64, 64 << 10);
+
+/// Messages of one entity that are stored in one document: which of those that came.
+pub(crate) type Parcel = Vec<usize>;
+
+/// The parcels of each entity, in order: the first of each, the second of each, and so on. No id is twice in one.
+pub(crate) fn parcels(messages: &[Incoming<'_>]) -> Vec<Vec<Parcel>> {
+    let mut entities: BTreeMap<&EntityId, Vec<Parcel>> = BTreeMap::new();
+    let (mut bytes, mut rounds) = (BTreeMap::new(), 0);
+    for (index, incoming) in messages.iter().enumerate() {
+        let (size, of) = (incoming.size(), entities.entry(incoming.entity).or_default());
+        let held = bytes.entry(incoming.entity).or_insert(0);
+        let fits = |parcel: &&mut Parcel| {
+            let mut all = parcel.iter().filter_map(|index| messages.get(*index));
+            parcel.len() < PARCEL.0
+                && *held + size <= PARCEL.1
+                && all.all(|other| incoming.is_like(other) && incoming.message.id != other.message.id)
+        };
+        match of.last_mut().filter(fits) {
+            Some(parcel) => (parcel.push(index), *held += size).0,
+            None => (of.push(vec![index]), *held = size).0,
+        }
+        rounds = rounds.max(of.len());
+    }
+    let mut of: Vec<_> = entities.into_values().map(Vec::into_iter).collect();
+    (0..rounds).map(|_| of.iter_mut().filter_map(Iterator::next).collect()).collect()
+}
+
+pub(crate) fn encode(messages: &[Incoming<'_>], parcel: &Parcel, id: ObjectId) -> Document {
+    let all = || parcel.iter().filter_map(|index| messages.get(*index));
+    let Some(first) = all().next() else { return Document::new() };
+    let list = |one: fn(&NewMessage) -> Bson| all().map(|incoming| one(incoming.message)).collect::<Vec<_>>();
+    let mut row = doc! {
+        "_id": id, "e": name(first.entity), "ids": list(|message| message.id.as_str().into()),
+        "at": date(first.now), "keep": millis(first.message.retention),
+        // The server draws it while it inserts: the only order (G2).
+        "seq": Timestamp { time: 0, increment: 0 }, "n": i64::try_from(parcel.len()).unwrap_or(i64::MAX),
+        "payloads": list(|message| message.payload.as_str().into()),
+    };
+    if all().any(|incoming| !incoming.message.headers.is_empty()) {
+        row.insert("headers", list(|message| self::headers(&message.headers)));
+    }
+    match first.due() {
+        Some(due) => row.extend(doc! { "d": name(first.entity), "due": date(due) }),
+        None => _ = row.insert("q", name(first.entity)),
+    }
+    if let Some(hold) = &first.hold {
+        row.insert("hold", hold.clone());
+    }
+    row
+}
+
+pub(crate) fn size(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
+}
+
+/// What one post brought for an entity, in order: lists of ids, payloads and, if there are any, headers.
+pub(crate) fn messages(mut parcel: Document) -> Vec<StoredMessage> {
+    let mut list = |field: &str| match parcel.remove(field) {
+        Some(Bson::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    let (ids, payloads, headers) = (list("ids"), list("payloads"), list("headers"));
+    let text = |value| if let Some(Bson::String(text)) = value { text } else { String::new() };
+    let (mut payloads, mut headers) = (payloads.into_iter(), headers.iter());
+    ids.into_iter()
+        .map(|id| StoredMessage {
+            id: MessageId::from_stored(text(Some(id))),
+            payload: text(payloads.next()),
+            headers: headers.next().map(decode_headers).unwrap_or_default(),
+        })
+        .collect()
 }
 
 /// The state of an entity, if it has one.

@@ -11,9 +11,8 @@ use crate::MongoQueue;
 use crate::codec::{self, date, millis};
 use crate::connection::Outcome;
 use crate::due::stage;
-use crate::enqueue;
 use crate::error::after_write;
-use crate::row::{self, Queued, Row, batch};
+use crate::row::{self, Place, Queued, Row, batch};
 use crate::slice::COMMAND_BYTES;
 use crate::statements::{Change, Write, signed, update};
 use crate::turn::{AGAIN, crowded};
@@ -28,8 +27,8 @@ enum Check {
 
 /// What an applied commit leaves behind.
 struct Plan {
-    /// Messages that become tombstones, as soon as it is applied.
-    settled: Vec<(Document, ObjectId)>,
+    /// Parcels that nobody needs any more, as soon as it is applied.
+    settled: Vec<ObjectId>,
     /// What is handed out next; empty when the lock is let go.
     batch: Vec<Queued>,
     counts: (u32, u32),
@@ -93,7 +92,7 @@ impl MongoQueue {
                 let entity = &commit.lease.entity;
                 match outcome {
                     Outcome::Applied => {
-                        settled.extend(plan.settled.iter().cloned());
+                        settled.extend(plan.settled.iter().copied());
                         if !commit.effects.is_empty() || matches!(commit.verdict, Verdict::DeadLetter { .. })
                         {
                             staged.push(entity);
@@ -147,7 +146,7 @@ impl MongoQueue {
         let rows: Vec<Row> = rows.into_iter().flatten().collect();
         // What earlier commits have left behind stays named until it is gone, but not without a limit.
         let left = rows.iter().filter_map(|row| row.left.as_ref()).filter(|left| left.len() >= row::DONE);
-        let left: Vec<_> = left.flatten().cloned().collect();
+        let left: Vec<_> = left.flatten().copied().collect();
         self.forget(&left).await?;
         Ok(rows)
     }
@@ -173,7 +172,7 @@ fn wants_settled(commit: &Commit) -> usize {
 fn size(commit: &Commit) -> usize {
     let sent = commit.effects.iter().map(|effect| match effect {
         Effect::Send(envelope) => {
-            2048 + envelope.message.payload.len() + enqueue::size(&envelope.message.headers)
+            2048 + envelope.message.payload.len() + codec::size(&envelope.message.headers)
         }
         _ => 0,
     });
@@ -215,13 +214,14 @@ fn check(row: &Row, commit: &Commit) -> Check {
             "everything is acknowledged, nothing is left to dead-letter",
         ));
     }
-    let settled: Vec<_> = row.handed.iter().take(settles(row, commit)).cloned().collect();
-    Check::Apply(plan(row, commit, settled))
+    Check::Apply(plan(row, commit))
 }
 
-fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
-    let gone: BTreeSet<ObjectId> = settled.iter().map(|(_, u)| *u).collect();
-    let mut next: Vec<Queued> = row.head.iter().filter(|queued| !gone.contains(&queued.u)).cloned().collect();
+fn plan(row: &Row, commit: &Commit) -> Plan {
+    let settled = row.handed.get(..settles(row, commit)).unwrap_or_default();
+    let gone: BTreeSet<Place> = settled.iter().map(|(_, place)| *place).collect();
+    let mut next: Vec<Queued> =
+        row.head.iter().filter(|queued| !gone.contains(&queued.place)).cloned().collect();
     let is_empty = next.is_empty();
     let limit = commit.batch_limit.max(1);
     let stops = match commit.verdict {
@@ -240,11 +240,9 @@ fn plan(row: &Row, commit: &Commit, settled: Vec<(String, ObjectId)>) -> Plan {
         _ => false,
     });
     let keeps = wants && next.is_empty() && own;
-    let settled: Vec<(Document, ObjectId)> =
-        settled.into_iter().map(|(id, u)| (codec::message_name(&commit.lease.entity, &id), u)).collect();
-    let change = Box::new(change(row, commit, &settled, &next, is_empty, keeps));
+    let change = Box::new(change(row, commit, settled, &next, is_empty, keeps));
     // What an earlier commit had to leave is tried again.
-    let settled = settled.into_iter().chain(row.left.iter().flatten().cloned()).collect();
+    let settled = row.going(settled.len()).chain(row.left.iter().flatten().copied()).collect();
     Plan { settled, batch: next, counts, next_due, keeps, change }
 }
 
@@ -272,7 +270,7 @@ fn next_due(row: &Row, commit: &Commit, is_empty: bool) -> Option<Duration> {
 fn change(
     row: &Row,
     commit: &Commit,
-    settled: &[(Document, ObjectId)],
+    settled: &[(String, Place)],
     batch: &[Queued],
     is_empty: bool,
     keeps: bool,
@@ -291,8 +289,13 @@ fn change(
     }
     // What is perhaps still stored of earlier commits stays named.
     let earlier = row.left.as_ref().unwrap_or(&row.done);
-    let earlier = earlier.iter().filter(|_| earlier.len() < row::DONE);
-    let done: Vec<Document> = earlier.chain(settled).map(|(id, u)| doc! { "id": id, "u": *u }).collect();
+    let earlier = earlier.iter().filter(|_| earlier.len() < row::DONE).copied();
+    let done: Vec<ObjectId> = earlier.chain(row.going(count)).collect();
+    match settled.last().map(|(_, place)| *place).filter(|last| !last.is_last()) {
+        Some(last) => _ = change.set.insert("part", row::within((last.parcel, last.at + 1))),
+        None if row.part.is_some_and(|(parcel, _)| done.contains(&parcel)) => change.unset.push("part"),
+        None => {}
+    }
     change.set.extend(doc! {
         "fence": signed(lease.fence) + 1, "last_commit": commit.id.to_string(), "done": done,
         "batch_limit": i64::from(commit.batch_limit.max(1)),
@@ -311,9 +314,10 @@ fn change(
             change.unset.extend(["wait", "last_error"]);
         }
         Verdict::DeadLetter { error } => {
-            if let Some((id, u)) = settled.get(commit.acked.len()) {
-                let letter = doc! { "i": codec::text(id, "i"), "u": *u, "error": error.as_str(),
-                "attempts": i64::from(row.deliveries) };
+            if let Some((_, place)) = settled.get(commit.acked.len()) {
+                let mut letter = row::within((place.parcel, place.at));
+                letter.extend(doc! { "n": ObjectId::new(), "error": error.as_str(),
+                "attempts": i64::from(row.deliveries) });
                 change.push.insert("bury", letter);
             }
             wait = None;
@@ -353,11 +357,10 @@ fn change(
     }
     if !batch.is_empty() {
         (deliveries, charged) = row.counts(batch, count > 0);
-        change.set.extend(batch.first().map(|first| ("counted".to_owned(), first.u.into())));
         change.set.insert("queued", true);
     }
-    change.set.extend(doc! { "deliveries": i64::from(deliveries), "charged": i64::from(charged),
-    "handed": row::entries(batch) });
+    change.set.extend(doc! { "deliveries": i64::from(deliveries), "charged": i64::from(charged) });
+    change.set.extend(row::entries(batch));
     let late = row.late.map(|(due, _)| due);
     if stays {
         // The lease counts from the look.

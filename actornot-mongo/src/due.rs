@@ -8,10 +8,11 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, Timestamp, doc};
 
 use crate::MongoQueue;
-use crate::codec::{self, int, millis, moment, name, text};
+use crate::codec::{self, Incoming, int, millis, moment, name, text};
 use crate::connection::documents;
-use crate::enqueue::Incoming;
-use crate::statements::{self, update};
+use crate::row::{self, Place, Queued};
+use crate::slice::COMMAND_BYTES;
+use crate::statements::{self, concern, update};
 use crate::turn::AGAIN;
 
 /// So many queued messages are checked by each sweep for a poster that died before it told their entity.
@@ -105,7 +106,7 @@ impl MongoQueue {
             );
         }
         // Something is queued, or a delayed message is due; what is only staged is relayed, and reported later.
-        let unsettled = doc! { "$not": [{ "$in": ["$u", "$$done"] }] };
+        let unsettled = doc! { "$not": [{ "$in": ["$_id", "$$done"] }] };
         let head = doc! { "$or": [{ "$gt": [{ "$size": "$head" }, 0] }, { "$and": [
         { "$gt": ["$delayed_at", Bson::Null] }, { "$lte": ["$delayed_at", "$$NOW"] }] }] };
         let free =
@@ -122,7 +123,7 @@ impl MongoQueue {
             // One more than asked for tells whether there is a next page.
             { "$limit": i64::from(query.limit) + 1 },
             { "$lookup": { "from": &db.messages, "localField": "_id", "foreignField": "q", "as": "head",
-                "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
+                "let": { "done": { "$ifNull": ["$done", []] } }, "pipeline": [
                 { "$sort": { "seq": 1 } }, { "$match": { "$expr": unsettled } }, { "$limit": 1 },
                 { "$project": { "_id": 1 } }] } },
             { "$project": { "wake_at": 1, "staged": statements::staged(), "ready": { "$and": [head.clone(), free] },
@@ -137,7 +138,7 @@ impl MongoQueue {
         let db = &self.inner.connection;
         let from = self.inner.swept.lock().map(|from| *from).unwrap_or(Timestamp { time: 0, increment: 0 });
         let told = doc! { "$eq": [{ "$first": "$r.queued" }, true] };
-        let settled = doc! { "$in": ["$u", { "$ifNull": [{ "$first": "$r.done.u" }, []] }] };
+        let settled = doc! { "$in": ["$_id", { "$ifNull": [{ "$first": "$r.done" }, []] }] };
         let command = doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
             { "$match": { "q": { "$exists": true }, "seq": { "$gt": from } } },
             { "$sort": { "seq": 1 } }, { "$limit": ORPHANS },
@@ -186,7 +187,7 @@ impl MongoQueue {
         let (mut letters, mut sends) = (Vec::new(), Vec::new());
         for row in &rows {
             let sender = row.get_document("_id").cloned().unwrap_or_default();
-            letters.extend(documents(row, "bury").iter().map(|letter| inter(&sender, letter)));
+            letters.extend(documents(row, "bury").into_iter().map(|letter| (sender.clone(), letter)));
             for send in documents(row, "outbox") {
                 let target = codec::entity(&send.get_document("e").cloned().unwrap_or_default())?;
                 sends.push((
@@ -197,9 +198,7 @@ impl MongoQueue {
                 ));
             }
         }
-        if !letters.is_empty() {
-            db.write(update(&db.messages, letters)).await?.check()?;
-        }
+        self.inter(letters).await?;
         let incoming: Vec<Incoming<'_>> = sends
             .iter()
             .map(|(sender, target, message, now)| Incoming {
@@ -229,15 +228,15 @@ impl MongoQueue {
             }));
         }
         let clear = rows.iter().map(|row| {
-            let of = |field: &str, key: &str| -> Vec<Bson> {
-                documents(row, field).iter().filter_map(|entry| entry.get(key).cloned()).collect()
+            let of = |field: &str| -> Vec<Bson> {
+                documents(row, field).iter().filter_map(|entry| entry.get("n").cloned()).collect()
             };
-            let without = |field: &str, key: &str| {
-                let gone = doc! { "$in": [format!("$$this.{key}"), of(field, key)] };
+            let without = |field: &str| {
+                let gone = doc! { "$in": ["$$this.n", of(field)] };
                 doc! { "$filter": { "input": format!("${field}"), "cond": { "$not": [gone] } } }
             };
             let stages = vec![
-                doc! { "$set": { "outbox": without("outbox", "n"), "bury": without("bury", "u") } },
+                doc! { "$set": { "outbox": without("outbox"), "bury": without("bury") } },
                 statements::wake(),
             ];
             doc! { "q": { "_id": row.get("_id").cloned().unwrap_or(Bson::Null) }, "u": stages }
@@ -259,7 +258,8 @@ impl MongoQueue {
             }
         }
         let held = incoming.iter().filter_map(|incoming| {
-            Some((codec::message_name(incoming.entity, incoming.message.id.as_str()), incoming.hold.clone()?))
+            let (entity, id) = (name(incoming.entity), incoming.message.id.as_str());
+            Some(doc! { "e": entity, "ids": id, "hold": incoming.hold.clone()? })
         });
         let (queue, held) = (self.clone(), held.collect());
         tokio::spawn(async move {
@@ -270,8 +270,54 @@ impl MongoQueue {
         Ok(())
     }
 
+    /// A dead letter becomes a document of its own, without the memory of its id, which its parcel keeps. Its name was given
+    /// at the commit, so that it is made once.
+    async fn inter(&self, letters: Vec<(Document, Document)>) -> Result<(), Error> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let db = &self.inner.connection;
+        let parcel = |letter: &Document| letter.get_object_id("parcel").unwrap_or_default();
+        let parcels: Vec<ObjectId> = letters.iter().map(|(_, letter)| parcel(letter)).collect();
+        let filter = doc! { "_id": { "$in": parcels }, "q": { "$exists": true } };
+        let found = db.read(doc! { "find": &db.messages, "filter": filter }).await?;
+        let found: BTreeMap<Place, Queued> = found
+            .into_iter()
+            .flat_map(row::queued)
+            .map(|queued| (Place { of: 0, ..queued.place }, queued))
+            .collect();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for (entity, letter) in letters {
+            let place = Place { parcel: parcel(&letter), at: codec::small(int(&letter, "at")), of: 0 };
+            // Another has brought it where it goes, and then its parcel was forgotten.
+            let Some(Queued { message, .. }) = found.get(&place) else { continue };
+            bytes += 2048 + message.payload.len() + codec::size(&message.headers);
+            if bytes > COMMAND_BYTES && !rows.is_empty() {
+                self.insert_letters(std::mem::take(&mut rows)).await?;
+                bytes = 0;
+            }
+            rows.push(doc! {
+                "_id": letter.get("n").cloned().unwrap_or(Bson::Null), "x": text(&entity, "k"), "l": entity,
+                // The server draws it.
+                "no": Timestamp { time: 0, increment: 0 }, "error": text(&letter, "error"),
+                "attempts": int(&letter, "attempts"), "keep": RELAYER_MS, "n": 1_i64,
+                "ids": [message.id.as_str()], "payloads": [message.payload.as_str()],
+                "headers": [codec::headers(&message.headers)],
+            });
+        }
+        if rows.is_empty() { Ok(()) } else { self.insert_letters(rows).await }
+    }
+
+    /// Those that others have inserted are there.
+    async fn insert_letters(&self, rows: Vec<Document>) -> Result<(), Error> {
+        let db = &self.inner.connection;
+        let command =
+            doc! { "insert": &db.messages, "documents": rows, "ordered": false, "writeConcern": concern() };
+        db.write(command).await?.check()
+    }
+
     /// G7: the outbox names them no more; from now on they expire.
-    async fn let_go(&self, held: Vec<(Document, Document)>) -> Result<(), Error> {
+    async fn let_go(&self, held: Vec<Document>) -> Result<(), Error> {
         if held.is_empty() {
             return Ok(());
         }
@@ -279,23 +325,8 @@ impl MongoQueue {
         let later = doc! { "$add": ["$$NOW", RELAYER_MS] };
         let expires =
             doc! { "$cond": [{ "$gt": ["$over", Bson::Null] }, { "$max": ["$over", later] }, "$$REMOVE"] };
-        let each = |(id, hold): (Document, Document)| {
-            doc! { "q": { "_id": id, "hold": hold },
-            "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] }
-        };
+        let each = |held| doc! { "q": held, "u": [{ "$unset": "hold" }, { "$set": { "expires": expires.clone() } }] };
         db.write(update(&db.messages, held.into_iter().map(each).collect())).await?.check()
-    }
-}
-
-/// A dead letter leaves the queue in place: its payload is never copied.
-fn inter(entity: &Document, letter: &Document) -> Document {
-    let u = letter.get_object_id("u").unwrap_or_default();
-    let kind = text(entity, "k");
-    let (error, attempts) = (text(letter, "error"), int(letter, "attempts"));
-    doc! {
-        "q": { "_id": { "e": entity.clone(), "i": text(letter, "i") }, "u": u, "q": entity.clone() },
-        "u": { "$set": { "x": kind, "error": error, "attempts": attempts }, "$unset": { "q": "", "seq": "" },
-               "$currentDate": { "no": { "$type": "timestamp" } } },
     }
 }
 
@@ -310,12 +341,11 @@ pub(crate) fn stage(envelope: &actornot_core::Envelope) -> Document {
 }
 
 fn decode(send: &Document) -> NewMessage {
-    let stored = codec::message(send);
     let duration = |field: &str| std::time::Duration::from_millis(codec::unsigned(int(send, field)));
     NewMessage {
         id: MessageId::from_stored(text(send, "id")),
-        payload: stored.payload,
-        headers: stored.headers,
+        payload: text(send, "payload"),
+        headers: codec::decode_headers(send.get("headers").unwrap_or(&Bson::Null)),
         delay: duration("delay"),
         retention: duration("keep"),
     }

@@ -2,60 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use actornot_core::{
-    Admission, Enqueue, Enqueued, EntityId, Error, Grant, Headers, Inspect as _, NewMessage,
-};
+use actornot_core::{Admission, Enqueue, Enqueued, EntityId, Error, Grant, Inspect as _};
+use mongodb::bson::doc;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, Timestamp, doc};
 
 use crate::MongoQueue;
-use crate::codec::{self, millis, name};
+use crate::codec::{Incoming, Parcel, encode, name, parcels};
 use crate::connection::Outcome;
 use crate::error::after_write;
 use crate::lock::{Step, answer};
-use crate::row::{Posted, Queued, Row};
+use crate::row::{Place, Posted, Queued, Row};
 use crate::slice::COMMAND_BYTES;
 use crate::statements::{Write, concern, update, weakly};
 use crate::turn::{AGAIN, crowded};
 
-/// A message on its way in.
-pub(crate) struct Incoming<'a> {
-    pub(crate) entity: &'a EntityId,
-    pub(crate) message: &'a NewMessage,
-    /// The server's clock, as a look returned it.
-    pub(crate) now: i64,
-    /// Who sent it, while its outbox still names it.
-    pub(crate) hold: Option<Document>,
-}
-
-impl Incoming<'_> {
-    /// When it is due, if it is delayed.
-    pub(crate) fn due(&self) -> Option<i64> {
-        (!self.message.delay.is_zero()).then(|| self.now.saturating_add(millis(self.message.delay)))
-    }
-
-    fn encode(&self, u: ObjectId) -> Document {
-        let message = self.message;
-        let mut row = doc! {
-            "_id": codec::message_name(self.entity, message.id.as_str()), "u": u,
-            "at": codec::date(self.now), "keep": millis(message.retention),
-            // The server draws it while it inserts: the only order (G2).
-            "seq": Timestamp { time: 0, increment: 0 },
-            "payload": message.payload.as_str(), "headers": codec::headers(&message.headers),
-        };
-        match self.due() {
-            Some(due) => row.extend(doc! { "d": name(self.entity), "due": codec::date(due) }),
-            None => _ = row.insert("q", name(self.entity)),
-        }
-        if let Some(hold) = &self.hold {
-            row.insert("hold", hold.clone());
-        }
-        row
-    }
-}
-
-/// What became of an [`Incoming`]: its incarnation, or `None` for an id that was accepted before.
-pub(crate) type Inserted = Result<Option<ObjectId>, Error>;
+/// What became of an [`Incoming`]: where it is, or `None` for an id that was accepted before.
+pub(crate) type Inserted = Result<Option<Place>, Error>;
 
 /// What became of the messages of an item, and what its entity must be told.
 #[derive(Default)]
@@ -81,10 +43,6 @@ impl Stored {
         let late = row.late.map(|(due, _)| due);
         Posted { count, queued: queued || !row.head.is_empty(), due: due.into_iter().chain(late).min() }
     }
-}
-
-pub(crate) fn size(headers: &Headers) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
 }
 
 impl MongoQueue {
@@ -124,67 +82,83 @@ impl MongoQueue {
 
     /// G1, G2, G7: stores messages, byte for byte, whose ids were not accepted within their retention.
     pub(crate) async fn insert(&self, messages: &[Incoming<'_>]) -> Result<Vec<Inserted>, Error> {
-        let all: Vec<usize> = (0..messages.len()).collect();
         let mut inserted: Vec<Inserted> = messages.iter().map(|_| Ok(None)).collect();
-        self.insert_some(messages, &all, &mut inserted).await?;
-        let known = |inserted: &[Inserted]| -> Vec<usize> {
-            all.iter().copied().filter(|index| matches!(inserted.get(*index), Some(Ok(None)))).collect()
-        };
-        let known = known(&inserted);
-        if known.is_empty() {
-            return Ok(inserted);
-        }
-        // Known, but perhaps no longer within the retention: the server's own sweep comes once in a minute.
-        let db = &self.inner.connection;
-        let ids = known.iter().filter_map(|index| messages.get(*index));
-        let ids: Vec<Document> =
-            ids.map(|incoming| codec::message_name(incoming.entity, incoming.message.id.as_str())).collect();
-        let expired = doc! { "_id": { "$in": ids }, "expires": { "$exists": true },
-        "$expr": { "$lte": ["$expires", "$$NOW"] } };
-        let delete = doc! { "delete": &db.messages, "deletes": [{ "q": expired, "limit": 0 }],
-        "writeConcern": concern() };
-        let deleted = db.write(delete).await.map_err(after_write)?;
-        if deleted.n > 0 {
-            self.insert_some(messages, &known, &mut inserted).await.map_err(after_write)?;
+        // The second parcel of an entity waits for what becomes of the first: that may be inserted once more.
+        for (round, parcels) in parcels(messages).into_iter().enumerate() {
+            let known = self.insert_some(messages, parcels, &mut inserted).await;
+            let known = if round == 0 { known? } else { known.map_err(after_write)? };
+            if known.is_empty() {
+                continue;
+            }
+            let forgotten = self.forget_ids(messages, &known).await.map_err(after_write)?;
+            // One id of many is known, or the one of a parcel was.
+            let again = known.into_iter().filter(|parcel| forgotten || parcel.len() > 1).flatten();
+            let alone = again.map(|index| vec![index]).collect();
+            self.insert_some(messages, alone, &mut inserted).await.map_err(after_write)?;
         }
         Ok(inserted)
     }
 
+    /// Known, but perhaps no longer within the retention: the server's own sweep comes once in a minute. Whether there
+    /// were such.
+    async fn forget_ids(&self, messages: &[Incoming<'_>], parcels: &[Parcel]) -> Result<bool, Error> {
+        let db = &self.inner.connection;
+        let each = parcels.iter().filter_map(|parcel| {
+            let all = || parcel.iter().filter_map(|index| messages.get(*index));
+            let ids: Vec<&str> = all().map(|incoming| incoming.message.id.as_str()).collect();
+            let expired = doc! { "e": name(all().next()?.entity), "ids": { "$in": ids },
+            "expires": { "$exists": true }, "$expr": { "$lte": ["$expires", "$$NOW"] } };
+            Some(doc! { "q": expired, "limit": 0 })
+        });
+        let delete = doc! { "delete": &db.messages, "deletes": each.collect::<Vec<_>>(), "ordered": false,
+        "writeConcern": concern() };
+        let deleted = db.write(delete).await?;
+        deleted.check()?;
+        Ok(deleted.n > 0)
+    }
+
+    /// Those that hold an id which is known, and were not inserted.
     async fn insert_some(
         &self,
         messages: &[Incoming<'_>],
-        which: &[usize],
+        parcels: Vec<Parcel>,
         inserted: &mut [Inserted],
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Parcel>, Error> {
         let db = &self.inner.connection;
-        let (mut rest, mut written) = (which, false);
-        while !rest.is_empty() {
-            let (mut bytes, mut rows, mut names) = (0, Vec::new(), Vec::new());
-            for index in rest {
-                let Some(incoming) = messages.get(*index) else { continue };
-                bytes += 2048 + incoming.message.payload.len() + size(&incoming.message.headers);
-                if bytes > COMMAND_BYTES && !rows.is_empty() {
-                    break;
-                }
-                let u = ObjectId::new();
-                names.push((*index, u));
-                rows.push(incoming.encode(u));
+        let (mut rest, mut known, mut written) = (parcels.into_iter().peekable(), Vec::new(), false);
+        while rest.peek().is_some() {
+            let (mut bytes, mut rows, mut these) = (0, Vec::new(), Vec::new());
+            let size = |parcel: &Parcel| {
+                let all = parcel.iter().filter_map(|index| messages.get(*index));
+                all.map(|incoming| 2048 + incoming.size()).sum::<usize>()
+            };
+            while let Some(parcel) =
+                rest.next_if(|next| rows.is_empty() || bytes + size(next) <= COMMAND_BYTES)
+            {
+                bytes += size(&parcel);
+                let id = ObjectId::new();
+                rows.push(encode(messages, &parcel, id));
+                these.push((parcel, id));
             }
-            rest = rest.get(names.len()..).unwrap_or_default();
             let command = doc! { "insert": &db.messages, "documents": rows, "ordered": false,
             "writeConcern": concern() };
             let reply = db.write(command).await;
             let reply = if written { reply.map_err(after_write)? } else { reply? };
             written = true;
-            for (position, (index, u)) in names.into_iter().enumerate() {
-                let Some(slot) = inserted.get_mut(index) else { continue };
-                *slot = match reply.failed(position) {
-                    Some(error) => Err(after_write(error)),
-                    None => Ok((!reply.duplicate(position)).then_some(u)),
-                };
+            for (position, (indexes, parcel)) in these.into_iter().enumerate() {
+                if reply.duplicate(position) {
+                    known.push(indexes);
+                    continue;
+                }
+                let failed = reply.failed(position).map(after_write);
+                let of = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
+                for (at, index) in (0..).zip(indexes) {
+                    let Some(slot) = inserted.get_mut(index) else { continue };
+                    *slot = failed.clone().map_or(Ok(Some(Place { parcel, at, of })), Err);
+                }
             }
         }
-        Ok(())
+        Ok(known)
     }
 
     /// Inserts what is new and has room.
@@ -204,17 +178,7 @@ impl MongoQueue {
             item.backlog_limit.saturating_sub(counted.get(&item.entity).copied().unwrap_or(row.pending))
         };
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > room(item, row));
-        let mut known = self
-            .known(
-                tight
-                    .flat_map(|(item, _)| {
-                        item.messages
-                            .iter()
-                            .map(|message| codec::message_name(&item.entity, message.id.as_str()))
-                    })
-                    .collect(),
-            )
-            .await?;
+        let mut known = self.known(tight.map(|(item, _)| item)).await?;
         let mut stored: Vec<Stored> = items.iter().map(|_| Stored::default()).collect();
         let (mut incoming, mut places) = (Vec::new(), Vec::new());
         for (index, (item, row)) in items.iter().zip(rows).enumerate() {
@@ -250,7 +214,7 @@ impl MongoQueue {
                         *admission = Admission::Duplicate;
                     }
                 }
-                Ok(Some(u)) => {
+                Ok(Some(place)) => {
                     let posted = &mut stored.posted;
                     posted.count += 1;
                     match incoming.due() {
@@ -262,7 +226,7 @@ impl MongoQueue {
                                 payload: incoming.message.payload.clone(),
                                 headers: incoming.message.headers.clone(),
                             };
-                            stored.own.push(Queued { u, message });
+                            stored.own.push(Queued { place, message });
                         }
                     }
                 }

@@ -1,10 +1,11 @@
 //! For people who look, and mend.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actornot_core::{
-    DeadLetter, DurabilityReport, EntityId, Error, ErrorKind, Inspect, Location, MessageId, Position,
-    Snapshot, StoredMessage, Why,
+    DeadLetter, DurabilityReport, EntityId, Error, ErrorKind, Headers, Inspect, Location, MessageId,
+    Position, Snapshot, StoredMessage, Why,
 };
 use async_trait::async_trait;
 use mongodb::bson::oid::ObjectId;
@@ -14,7 +15,7 @@ use crate::MongoQueue;
 use crate::codec::{self, int, literal, name, small, text, unsigned};
 use crate::connection::{Outcome, documents};
 use crate::error::after_write;
-use crate::row::Row;
+use crate::row::{self, Place, Queued, Row};
 use crate::statements::{self, Change, refuse, update, wake};
 use crate::turn::{AGAIN, crowded};
 
@@ -62,49 +63,49 @@ impl Inspect for MongoQueue {
             return Ok(Vec::new());
         }
         let db = &self.inner.connection;
-        let settled = self.settled(entity).await?;
+        let ends = self.ends(entity).await?;
         let (id, limit) = (name(entity), i64::from(limit));
         let late = doc! { "$expr": { "$lte": ["$due", "$$NOW"] }, "d": id.clone() };
+        // One parcel more: of the first a part may be settled.
         let rows = db.read(doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
-            { "$match": { "q": id, "u": { "$nin": settled } } }, { "$sort": { "seq": 1 } }, { "$limit": limit },
+            { "$match": { "q": id, "_id": { "$nin": &ends.done } } }, { "$sort": { "seq": 1 } }, { "$limit": limit + 1 },
             { "$unionWith": { "coll": &db.messages, "pipeline": [
                 { "$match": late }, { "$sort": { "due": 1, "seq": 1 } }, { "$limit": limit }] } },
-            { "$limit": limit },
         ] }).await?;
-        Ok(rows.iter().map(codec::message).collect())
+        let open = rows.into_iter().flat_map(row::queued).filter(|queued| !ends.is_settled(queued.place));
+        Ok(open.map(|queued| queued.message).take(limit.unsigned_abs() as usize).collect())
     }
 
     async fn locate(&self, entity: &EntityId, ids: &[MessageId]) -> Result<Vec<Location>, Error> {
         let db = &self.inner.connection;
-        let entry = self.ends(entity).await?;
-        let (settled, buried) = (incarnations(&entry, "done"), incarnations(&entry, "bury"));
-        if !buried.is_empty() {
+        let ends = self.ends(entity).await?;
+        if !ends.bury.is_empty() {
             // Whoever is told that it is dead finds it among the dead letters; a role that only reads, a little later.
             match self.relay(&[entity]).await {
                 Err(error) if error.kind() == ErrorKind::AccessDenied => {}
                 relayed => relayed?,
             }
         }
-        let names: Vec<Document> = ids.iter().map(|id| codec::message_name(entity, id.as_str())).collect();
+        let wanted = doc! { "$in": ids.iter().map(MessageId::as_str).collect::<Vec<_>>() };
+        let of = |place: &str| doc! { place: name(entity), "ids": &wanted };
         let rows = db
-            .read(doc! { "find": &db.messages, "filter": { "_id": { "$in": names } },
-            "projection": { "q": 1, "d": 1, "x": 1, "u": 1 } })
+            .read(doc! { "find": &db.messages, "filter": { "$or": [of("e"), of("l")] },
+            "projection": { "q": 1, "d": 1, "x": 1, "ids": 1 } })
             .await?;
-        let place = |id: &MessageId| {
-            let id = codec::message_name(entity, id.as_str());
-            let Some(row) = rows.iter().find(|row| row.get_document("_id").is_ok_and(|found| *found == id))
-            else {
-                return Location::Gone;
-            };
-            let is_of = |list: &[ObjectId]| row.get_object_id("u").is_ok_and(|u| list.contains(&u));
-            let is_settled = is_of(&settled);
-            match () {
-                () if row.contains_key("x") || is_of(&buried) => Location::Dead,
-                () if row.contains_key("d") || row.contains_key("q") && !is_settled => Location::Queued,
-                () => Location::Gone,
+        let mut found: BTreeMap<MessageId, Location> = BTreeMap::new();
+        for row in rows {
+            let (dead, queued) = (row.contains_key("x"), row.contains_key("q"));
+            let delayed = row.contains_key("d");
+            for Queued { place, message } in row::queued(row) {
+                let location = match () {
+                    () if dead || queued && ends.bury.contains(&(place.parcel, place.at)) => Location::Dead,
+                    () if delayed || queued && !ends.is_settled(place) => Location::Queued,
+                    () => continue,
+                };
+                found.insert(message.id, location);
             }
-        };
-        Ok(ids.iter().map(place).collect())
+        }
+        Ok(ids.iter().map(|id| found.get(id).copied().unwrap_or(Location::Gone)).collect())
     }
 
     async fn why(&self, entity: &EntityId) -> Result<Option<Why>, Error> {
@@ -131,13 +132,13 @@ impl Inspect for MongoQueue {
             .read(doc! { "find": &db.messages, "filter": filter, "sort": { "no": 1 },
             "limit": i64::from(limit) })
             .await?;
-        rows.iter().map(dead_letter).collect()
+        rows.into_iter().map(dead_letter).collect()
     }
 
     async fn redrive(&self, letter: &DeadLetter, to: Position) -> Result<bool, Error> {
         let db = &self.inner.connection;
         let entity = &letter.entity;
-        let mut set = doc! { "q": name(entity), "u": ObjectId::new() };
+        let mut set = doc! { "q": name(entity) };
         let mut change = doc! { "$unset": { "x": "", "no": "", "error": "", "attempts": "" } };
         // What fell due stands in the queue before the letter does.
         self.look(&[entity], 1).await?;
@@ -154,8 +155,8 @@ impl Inspect for MongoQueue {
             }
         }
         change.insert("$set", set);
-        let filter = doc! { "_id": codec::message_name(entity, letter.id.as_str()), "x": entity.kind(),
-        "no": timestamp(letter.number) };
+        let filter = doc! { "x": entity.kind(), "no": timestamp(letter.number), "l": name(entity),
+        "ids": letter.id.as_str() };
         let reply = db.write(update(&db.messages, vec![doc! { "q": filter, "u": change }])).await?;
         reply.check()?;
         if reply.n == 0 {
@@ -187,10 +188,10 @@ impl Inspect for MongoQueue {
             let row = self.look(&[entity], 1).await?.into_iter().next();
             let Some(row) = row.filter(|row| row.fence.is_some() && !row.gone) else { return Ok(false) };
             // Messages first: a call that ends here is repeated, and finds the entity still known.
-            let range = doc! { "$gt": { "e": id.clone() }, "$lt": { "e": id.clone(), "i": Bson::MaxKey } };
-            let filter = doc! { "_id": range, "u": { "$exists": true } };
-            let all = doc! { "q": filter, "multi": true, "u": statements::bury_stages() };
-            db.write(update(&db.messages, vec![all])).await?.check()?;
+            let all = |place: &str| {
+                doc! { "q": { place: &id, "n": { "$exists": true } }, "multi": true, "u": statements::bury_stages() }
+            };
+            db.write(update(&db.messages, vec![all("e"), all("l")])).await?.check()?;
             let filter = doc! { "_id": id.clone(), "gone": { "$exists": false } };
             let statement = doc! { "q": filter, "u": purge(row.mark) };
             let reply = db.write(update(&db.entities, vec![statement])).await.map_err(after_write)?;
@@ -223,26 +224,27 @@ impl MongoQueue {
         Ok((rows.len(), rows.iter().filter_map(|row| Some((entity(row)?, snapshot(row)))).collect()))
     }
 
-    /// What the last commit settled and buried, and what is perhaps still stored as it was.
-    async fn ends(&self, entity: &EntityId) -> Result<Document, Error> {
+    /// What commits settled and buried, and what is perhaps still stored as it was.
+    async fn ends(&self, entity: &EntityId) -> Result<Ends, Error> {
         let db = &self.inner.connection;
         let rows = db
             .read(doc! { "find": &db.entities, "filter": { "_id": name(entity) },
-            "projection": { "done": 1, "bury": 1 } })
+            "projection": { "done": 1, "part": 1, "bury": 1 } })
             .await?;
-        Ok(rows.into_iter().next().unwrap_or_default())
-    }
-
-    async fn settled(&self, entity: &EntityId) -> Result<Vec<ObjectId>, Error> {
-        Ok(incarnations(&self.ends(entity).await?, "done"))
+        let row = rows.into_iter().next().unwrap_or_default();
+        let bury = documents(&row, "bury");
+        let place =
+            |letter: &Document| Some((letter.get_object_id("parcel").ok()?, small(int(letter, "at"))));
+        let Row { done, part, .. } = Row::decode(row);
+        Ok(Ends { done, part, bury: bury.iter().filter_map(place).collect() })
     }
 
     /// Where the queue of an entity begins.
     async fn first(&self, entity: &EntityId) -> Result<Option<Timestamp>, Error> {
         let db = &self.inner.connection;
-        let settled = self.settled(entity).await?;
+        let done = self.ends(entity).await?.done;
         let rows = db
-            .read(doc! { "find": &db.messages, "filter": { "q": name(entity), "u": { "$nin": settled } },
+            .read(doc! { "find": &db.messages, "filter": { "q": name(entity), "_id": { "$nin": done } },
             "sort": { "seq": 1 }, "limit": 1, "projection": { "seq": 1 } })
             .await?;
         Ok(rows.first().and_then(|row| row.get_timestamp("seq").ok()))
@@ -286,15 +288,25 @@ impl MongoQueue {
     }
 }
 
+/// What is settled of an entity's queue, and what is dead.
+struct Ends {
+    done: Vec<ObjectId>,
+    part: Option<(ObjectId, u32)>,
+    bury: Vec<(ObjectId, u32)>,
+}
+
+impl Ends {
+    fn is_settled(&self, place: Place) -> bool {
+        let part = self.part.is_some_and(|(parcel, settled)| parcel == place.parcel && place.at < settled);
+        part || self.done.contains(&place.parcel)
+    }
+}
+
 /// What is queued and delayed, counted; the entity's own number only where that is too much to count, for a poster
 /// that died between its message and its mark is not in it.
 fn pending(row: &Document) -> u64 {
     let counted = int(row, "counted");
-    unsigned(if counted <= COUNTED { counted } else { counted.max(int(row, "pending")) })
-}
-
-fn incarnations(entity: &Document, list: &str) -> Vec<ObjectId> {
-    documents(entity, list).iter().filter_map(|entry| entry.get_object_id("u").ok()).collect()
+    unsigned(if int(row, "parcels") <= COUNTED { counted } else { counted.max(int(row, "pending")) })
 }
 
 fn timestamp(number: u64) -> Timestamp {
@@ -322,41 +334,40 @@ fn why(row: Row) -> Why {
     }
 }
 
-fn dead_letter(row: &Document) -> Result<DeadLetter, Error> {
-    let id = row.get_document("_id").cloned().unwrap_or_default();
-    let StoredMessage { id: message, payload, headers } = codec::message(row);
+fn dead_letter(row: Document) -> Result<DeadLetter, Error> {
     let number = row.get_timestamp("no").map_or(0, |no| u64::from(no.time) << 32 | u64::from(no.increment));
-    Ok(DeadLetter {
-        number,
-        entity: codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
-        id: message,
-        payload,
-        headers,
-        error: text(row, "error"),
-        attempts: small(int(row, "attempts")),
-    })
+    let entity = codec::entity(&row.get_document("l").cloned().unwrap_or_default())?;
+    let (error, attempts) = (text(&row, "error"), small(int(&row, "attempts")));
+    let message = codec::messages(row).into_iter().next();
+    let (id, payload, headers) = message.map_or_else(
+        || (MessageId::from_stored(""), String::new(), Headers::new()),
+        |message| (message.id, message.payload, message.headers),
+    );
+    Ok(DeadLetter { number, entity, id, payload, headers, error, attempts })
 }
 
-/// So many messages of each entity are counted for whoever looks.
+/// So many parcels of each entity are counted for whoever looks.
 const COUNTED: i64 = 100;
 
 /// State and backlog of entities, in the order of their names; no limit if it is nought.
 fn snapshots(entities: &str, messages: &str, filter: Document, limit: usize) -> Document {
     let some = |place: &str, condition: Document| {
         doc! { "$lookup": { "from": messages, "localField": "_id", "foreignField": place, "as": place,
-        "let": { "done": { "$ifNull": ["$done.u", []] } }, "pipeline": [
-            { "$match": condition }, { "$limit": COUNTED + 1 }, { "$project": { "_id": 0, "u": 1 } }] } }
+        "let": { "done": { "$ifNull": ["$done", []] } }, "pipeline": [
+            { "$match": condition }, { "$limit": COUNTED + 1 }, { "$project": { "n": 1 } }] } }
     };
-    let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$u", "$$done"] }] } };
+    let unsettled = doc! { "$expr": { "$not": [{ "$in": ["$_id", "$$done"] }] } };
     let mut pipeline = vec![doc! { "$match": filter }, doc! { "$sort": { "_id": 1 } }];
     if limit > 0 {
         pipeline.push(doc! { "$limit": i64::try_from(limit).unwrap_or(i64::MAX) });
     }
+    let settled = doc! { "$cond": [{ "$in": ["$part.parcel", "$q._id"] }, "$part.at", 0] };
     pipeline.extend([
         some("q", unsettled),
         some("d", doc! {}),
         doc! { "$project": { "state": 1, "version": 1, "state_version": 1, "pending": 1,
-        "counted": { "$add": [{ "$size": "$q" }, { "$size": "$d" }] } } },
+        "parcels": { "$add": [{ "$size": "$q" }, { "$size": "$d" }] },
+        "counted": { "$subtract": [{ "$add": [{ "$sum": "$q.n" }, { "$sum": "$d.n" }] }, settled] } } },
     ]);
     doc! { "aggregate": entities, "cursor": {}, "pipeline": pipeline }
 }
@@ -373,7 +384,7 @@ fn purge(mark: i64) -> Vec<Document> {
             "deliveries": 0_i64, "charged": 0_i64, "version": 0_i64, "batch_limit": i64::from(u32::MAX),
         } },
         doc! { "$unset": ["nonce", "deadline", "wait", "paused", "last_error", "state", "state_version",
-        "delayed_at", "counted"] },
+        "delayed_at", "counted", "part"] },
         wake(),
     ]
 }

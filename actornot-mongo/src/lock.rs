@@ -10,7 +10,7 @@ use crate::MongoQueue;
 use crate::codec::{date, millis, name, unsigned};
 use crate::connection::Outcome;
 use crate::error::after_write;
-use crate::row::{self, Posted, Queued, Row, batch, handed};
+use crate::row::{self, Posted, Queued, Row, batch};
 use crate::statements::{self, Change, Write, refuse, signed, update, wake, weakly};
 use crate::turn::{AGAIN, crowded};
 
@@ -82,10 +82,10 @@ impl Step {
         let (deadline, (deliveries, charged)) = (date(row.now + length), row.counts(batch, false));
         change.set.extend(doc! {
             "fence": fence + 1, "nonce": request.nonce.to_string(), "deadline": deadline, "wake_at": deadline,
-            "batch_limit": i64::from(row.limit()), "handed": row::entries(batch),
+            "batch_limit": i64::from(row.limit()),
             "deliveries": i64::from(deliveries), "charged": i64::from(charged),
         });
-        change.set.extend(batch.first().map(|first| ("counted".to_owned(), first.u.into())));
+        change.set.extend(row::entries(batch));
         Write::Change(change.into())
     }
 }
@@ -102,7 +102,7 @@ pub(crate) async fn answer(
     let (fence, batch) = match step {
         Step::None => return Ok(None),
         Step::Mine => {
-            let messages = queue.stored(&[(entity, &row.handed)]).await?.pop().unwrap_or_default();
+            let messages = queue.stored(&row.handed).await?;
             if messages.is_empty() {
                 return Ok(None);
             }
@@ -206,7 +206,7 @@ impl MongoQueue {
         }
         match row.handed.is_empty() {
             true => self.go_on(commit).await,
-            false => self.current(&commit.lease.entity, row).await,
+            false => self.current(row).await,
         }
     }
 
@@ -221,7 +221,7 @@ impl MongoQueue {
                 return Ok(Updated::Released { next_due: row.next_due() });
             }
             if !row.handed.is_empty() {
-                return self.current(entity, &row).await;
+                return self.current(&row).await;
             }
             let mut next = row.head.clone();
             next.truncate(max.min(row.batch_limit).max(1) as usize);
@@ -240,7 +240,7 @@ impl MongoQueue {
                 stages.push(doc! { "$set": { "queued": !row.head.is_empty() } });
                 stages.push(statements::unlock());
             } else {
-                stages.push(statements::hand(&handed(&next)));
+                stages.push(statements::hand(&next));
                 let length = millis(commit.lease.length);
                 stages.push(doc! { "$set": { "deadline": { "$add": ["$$NOW", length] } } });
             }
@@ -263,8 +263,8 @@ impl MongoQueue {
     }
 
     /// What a holder was handed and has not settled.
-    async fn current(&self, entity: &EntityId, row: &Row) -> Result<Updated, Error> {
-        let messages = self.stored(&[(entity, row.handed.as_slice())]).await?.pop().unwrap_or_default();
+    async fn current(&self, row: &Row) -> Result<Updated, Error> {
+        let messages = self.stored(&row.handed).await?;
         let batch = batch(messages, (row.deliveries, row.charged), row.batch_limit);
         Ok(Updated::Continue { fence: row.fence.unwrap_or_default(), batch })
     }

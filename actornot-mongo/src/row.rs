@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actornot_core::{EntityId, HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 
 use crate::codec::{self, date, int, moment, name, optional, small, unsigned};
 use crate::connection::documents;
@@ -13,10 +13,25 @@ use crate::statements::{self, Change, Write, refuse, wake};
 /// An entity remembers so many messages that were settled, without anybody having seen that they are gone.
 pub(crate) const DONE: usize = 32;
 
-/// A queued message, with the name of its incarnation: an id may be accepted anew after its retention.
+/// Where a message is stored: in which parcel, behind how many others, and how many there are. A parcel joins a queue
+/// once, so this names a message where an id does not: that may be accepted anew after its retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) parcel: ObjectId,
+    pub(crate) at: u32,
+    pub(crate) of: u32,
+}
+
+impl Place {
+    pub(crate) fn is_last(&self) -> bool {
+        self.at.saturating_add(1) >= self.of
+    }
+}
+
+/// A queued message.
 #[derive(Debug, Clone)]
 pub(crate) struct Queued {
-    pub(crate) u: ObjectId,
+    pub(crate) place: Place,
     pub(crate) message: StoredMessage,
 }
 
@@ -33,10 +48,11 @@ pub(crate) struct Row {
     pub(crate) last_commit: Option<String>,
     /// The one before it.
     pub(crate) commit_before: Option<String>,
-    pub(crate) handed: Vec<(String, ObjectId)>,
+    pub(crate) handed: Vec<(String, Place)>,
     pub(crate) deliveries: u32,
     pub(crate) charged: u32,
-    pub(crate) counted: Option<ObjectId>,
+    /// The message at the head that the counters belong to: its parcel, and where it stands there.
+    pub(crate) counted: Option<(ObjectId, u32)>,
     pub(crate) batch_limit: u32,
     pub(crate) pending: u64,
     pub(crate) mark: i64,
@@ -53,10 +69,12 @@ pub(crate) struct Row {
     pub(crate) more: bool,
     /// Nothing is queued but `head`.
     pub(crate) complete: bool,
-    /// Settled by earlier commits, and perhaps still stored.
-    pub(crate) done: Vec<(Document, ObjectId)>,
+    /// Parcels that earlier commits settled, and that are perhaps still stored.
+    pub(crate) done: Vec<ObjectId>,
     /// Of these, what is; nothing can be said if the queue was not read.
-    pub(crate) left: Option<Vec<(Document, ObjectId)>>,
+    pub(crate) left: Option<Vec<ObjectId>>,
+    /// The parcel of which a part is settled, and how much.
+    pub(crate) part: Option<(ObjectId, u32)>,
     /// When the first delayed message is due, and whether that is over.
     pub(crate) late: Option<(i64, bool)>,
 }
@@ -68,10 +86,14 @@ impl Row {
             let why = wait.get_str("why").ok().and_then(Waiting::parse).unwrap_or(Waiting::Backoff);
             Some((why, moment(wait, "until")?))
         });
-        let u = |row: &Document| row.get_object_id("u").unwrap_or_default();
         let stored = row.contains_key("fence");
-        let settled = |row: &Document| (row.get_document("id").cloned().unwrap_or_default(), u(row));
-        let done: Vec<(Document, ObjectId)> = documents(&row, "done").iter().map(settled).collect();
+        let done = row.get_array("done").map(Vec::as_slice).unwrap_or_default();
+        let done = done.iter().filter_map(Bson::as_object_id).collect();
+        let within = |field: &str| {
+            let place = row.get_document(field).ok()?;
+            Some((place.get_object_id("parcel").ok()?, small(int(place, "at"))))
+        };
+        let (counted, part) = (within("counted"), within("part"));
         let (now, deadline) = (moment(&row, "now").unwrap_or_default(), moment(&row, "deadline"));
         Self {
             now,
@@ -84,10 +106,10 @@ impl Row {
                 .is_some_and(|at| now < at && at <= now.saturating_add(codec::millis(Limits::LEASE))),
             last_commit: optional(&row, "last_commit"),
             commit_before: optional(&row, "commit_before"),
-            handed: documents(&row, "handed").iter().map(|row| (codec::text(row, "i"), u(row))).collect(),
+            handed: documents(&row, "handed").iter().flat_map(places).collect(),
             deliveries: small(int(&row, "deliveries")),
             charged: small(int(&row, "charged")),
-            counted: row.get_object_id("counted").ok(),
+            counted,
             batch_limit: if stored { small(int(&row, "batch_limit")) } else { u32::MAX },
             pending: unsigned(int(&row, "pending")),
             mark: int(&row, "mark"),
@@ -99,6 +121,7 @@ impl Row {
             staged: row.get_bool("staged").unwrap_or(false),
             state: codec::state(&row),
             done,
+            part,
             head: Vec::new(),
             more: false,
             complete: false,
@@ -107,9 +130,19 @@ impl Row {
         }
     }
 
-    /// What a commit that settles so many takes away.
+    /// The parcels that a commit which settles so many takes away.
     pub(crate) fn going(&self, settles: usize) -> impl Iterator<Item = ObjectId> {
-        self.handed.iter().take(settles).map(|(_, u)| *u)
+        let last = |(_, place): &(String, Place)| place.is_last().then_some(place.parcel);
+        self.handed.iter().take(settles).filter_map(last)
+    }
+
+    /// How many parcels hold about so many messages, if they are like those that were handed out last.
+    pub(crate) fn parcels(&self, messages: usize) -> usize {
+        let parcels = self.handed.chunk_by(|(_, one), (_, next)| one.parcel == next.parcel).count();
+        match parcels {
+            0 => 16,
+            parcels => messages.saturating_mul(parcels).div_ceil(self.handed.len()).saturating_add(2),
+        }
     }
 
     /// Nothing is known to be queued, due or under way, so a grant may go without reading the queue: whoever has stored a
@@ -151,7 +184,7 @@ impl Row {
 
     /// The counters behind a hand-out of this batch, as `statements::hand` counts.
     pub(crate) fn counts(&self, batch: &[Queued], settled: bool) -> (u32, u32) {
-        let same = !settled && batch.first().is_some_and(|first| self.counted == Some(first.u));
+        let same = !settled && self.counted.is_some() && self.counted == head(batch);
         let (deliveries, charged) = if same { (self.deliveries, self.charged) } else { (0, 0) };
         (deliveries.saturating_add(1), charged.saturating_add(u32::from(batch.len() == 1)))
     }
@@ -163,7 +196,7 @@ impl Row {
             fence: Some(fence),
             nonce: Some(nonce.to_string()),
             deadline: Some(self.now),
-            handed: handed(batch),
+            handed: batch.iter().map(|queued| (queued.message.id.to_string(), queued.place)).collect(),
             deliveries,
             charged,
             mark: self.mark + marks,
@@ -249,17 +282,45 @@ impl Posted {
     }
 }
 
-pub(crate) fn queued(row: Document) -> Queued {
-    Queued { u: row.get_object_id("u").unwrap_or_default(), message: codec::message(&row) }
+/// The messages of a parcel.
+pub(crate) fn queued(row: Document) -> impl Iterator<Item = Queued> {
+    let parcel = row.get_object_id("_id").unwrap_or_default();
+    let messages = codec::messages(row);
+    let of = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+    (0..).zip(messages).map(move |(at, message)| Queued { place: Place { parcel, at, of }, message })
 }
 
-/// As it is stored.
-pub(crate) fn entries(batch: &[Queued]) -> Vec<Document> {
-    batch.iter().map(|queued| doc! { "i": queued.message.id.as_str(), "u": queued.u }).collect()
+/// The message that counters belong to.
+fn head(batch: &[Queued]) -> Option<(ObjectId, u32)> {
+    batch.first().map(|first| (first.place.parcel, first.place.at))
 }
 
-pub(crate) fn handed(batch: &[Queued]) -> Vec<(String, ObjectId)> {
-    batch.iter().map(|queued| (queued.message.id.to_string(), queued.u)).collect()
+/// Where in a parcel, as it is stored.
+pub(crate) fn within((parcel, at): (ObjectId, u32)) -> Document {
+    doc! { "parcel": parcel, "at": i64::from(at) }
+}
+
+/// What is told of a hand-out: whose counters these are, and what it holds, parcel by parcel.
+pub(crate) fn entries(batch: &[Queued]) -> Document {
+    let parcels = batch.chunk_by(|one, next| one.place.parcel == next.place.parcel).filter_map(|part| {
+        let first = part.first()?.place;
+        let ids: Vec<&str> = part.iter().map(|queued| queued.message.id.as_str()).collect();
+        Some(
+            doc! { "parcel": first.parcel, "at": i64::from(first.at), "of": i64::from(first.of), "ids": ids },
+        )
+    });
+    let mut entries = doc! { "handed": parcels.collect::<Vec<_>>() };
+    entries.extend(head(batch).map(|head| ("counted".to_owned(), within(head).into())));
+    entries
+}
+
+/// One entry of these, message by message.
+fn places(entry: &Document) -> Vec<(String, Place)> {
+    let parcel = entry.get_object_id("parcel").unwrap_or_default();
+    let (at, of) = (small(int(entry, "at")), small(int(entry, "of")));
+    let ids = entry.get_array("ids").map(Vec::as_slice).unwrap_or_default();
+    let ids = ids.iter().filter_map(Bson::as_str);
+    (at..).zip(ids).map(|(at, id)| (id.to_owned(), Place { parcel, at, of })).collect()
 }
 
 /// What goes to the runner.

@@ -68,6 +68,10 @@ fn message_indexes() -> Vec<Document> {
         index("orphan", doc! { "seq": 1, "q": 1 }, "q"),
         index("delayed", doc! { "d": 1, "due": 1, "seq": 1 }, "d"),
         index("dead", doc! { "x": 1, "no": 1 }, "x"),
+        index("letter", doc! { "l": 1, "ids": 1 }, "l"),
+        // G7: an id is in one document. Letters leave the memory of theirs where they came from.
+        doc! { "name": "ids", "key": { "e": 1, "ids": 1 }, "unique": true,
+        "partialFilterExpression": { "e": { "$exists": true } } },
         doc! { "name": "forget", "key": { "expires": 1 }, "expireAfterSeconds": 0 },
     ]
 }

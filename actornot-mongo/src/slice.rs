@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actornot_core::{EntityId, Error, ErrorKind};
+use actornot_core::{Enqueue, EntityId, Error, ErrorKind};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 use tokio::task::JoinSet;
 
 use crate::MongoQueue;
-use crate::codec::{self, name};
-use crate::row::{self, Queued, Row};
+use crate::codec::{self, PARCEL, name};
+use crate::row::{self, Place, Queued, Row};
 use crate::statements::{self, weakly};
 use crate::turn::AGAIN;
 
@@ -17,25 +17,35 @@ use crate::turn::AGAIN;
 pub(crate) const COMMAND_BYTES: usize = 8 << 20;
 
 impl MongoQueue {
-    /// Which of these ids were accepted and are remembered.
-    pub(crate) async fn known(&self, ids: Vec<Document>) -> Result<BTreeSet<(EntityId, String)>, Error> {
+    /// Which ids of these were accepted and are remembered, and perhaps others.
+    pub(crate) async fn known(
+        &self,
+        items: impl Iterator<Item = &Enqueue>,
+    ) -> Result<BTreeSet<(EntityId, String)>, Error> {
         let db = &self.inner.connection;
-        if ids.is_empty() {
+        let each = items.map(|item| {
+            let ids: Vec<&str> = item.messages.iter().map(|message| message.id.as_str()).collect();
+            doc! { "e": name(&item.entity), "ids": { "$in": ids } }
+        });
+        let each: Vec<Document> = each.collect();
+        if each.is_empty() {
             return Ok(BTreeSet::new());
         }
         let kept = doc! { "$or": [{ "expires": { "$exists": false } }, { "$expr": { "$gt": ["$expires", "$$NOW"] } }] };
-        let filter = doc! { "$and": [{ "_id": { "$in": ids } }, kept] };
-        let rows =
-            db.read(doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 1 } }).await?;
-        rows.iter()
-            .map(|row| {
-                let id = row.get_document("_id").cloned().unwrap_or_default();
-                Ok((
-                    codec::entity(&id.get_document("e").cloned().unwrap_or_default())?,
-                    codec::text(&id, "i"),
-                ))
-            })
-            .collect()
+        let filter = doc! { "$and": [{ "$or": each }, kept] };
+        let rows = db
+            .read(
+                doc! { "find": &db.messages, "filter": filter, "projection": { "_id": 0, "e": 1, "ids": 1 } },
+            )
+            .await?;
+        let mut known = BTreeSet::new();
+        for row in rows {
+            let entity = entity_of(&row, "e")?;
+            known.extend(
+                codec::messages(row).into_iter().map(|message| (entity.clone(), message.id.to_string())),
+            );
+        }
+        Ok(known)
     }
 
     /// One row for each entity, in order, behind everything that was due and staged.
@@ -134,7 +144,7 @@ impl MongoQueue {
                 for (index, waits) in waits.into_values() {
                     long.remove(&index);
                     if let Some(row) = rows.get_mut(index) {
-                        waits.join(row, most, most);
+                        waits.join(row, most, true);
                     }
                 }
             }
@@ -142,62 +152,72 @@ impl MongoQueue {
         let mut reads = JoinSet::new();
         for index in long {
             if let (Some((entity, settles)), Some(row)) = (wanted.get(index), rows.get(index)) {
-                let going = row.going(*settles);
-                let command = statements::queue(&db.messages, name(entity), going, &row.done, most);
-                let queue = self.clone();
-                let read = async move { queue.inner.connection.look(command, statements::HEAD_BYTES).await };
-                reads.spawn(async move { (index, read.await) });
+                let (queue, name, row) = (self.clone(), name(entity), row.clone());
+                let going: Vec<ObjectId> = row.going(*settles).collect();
+                reads.spawn(async move { (index, queue.queue(name, &row, &going, most).await) });
             }
         }
         while let Some(read) = reads.join_next().await {
             let (index, read) = read.map_err(|_| Error::new(ErrorKind::Unavailable, "a read was ended"))?;
-            let (messages, whole) = read?;
-            let (left, messages): (Vec<_>, Vec<Document>) =
-                messages.into_iter().partition(|message| message.contains_key("left"));
-            let (late, queue): (Vec<_>, Vec<_>) =
-                messages.into_iter().partition(|message| message.contains_key("due"));
-            let rest = if whole { most.saturating_sub(1) } else { 0 };
-            let waits = Waits { queue, late, left };
+            let (waits, all, whole) = read?;
             if let Some(row) = rows.get_mut(index) {
-                waits.join(row, most, rest);
+                waits.join(row, most, all);
                 row.more = !whole;
             }
         }
         Ok(rows)
     }
 
-    /// What these hand-outs hold, in their order; without what is no longer stored.
-    pub(crate) async fn stored(
+    /// The head of one long queue; whether that is all there is, and whether nothing was left out for its size.
+    async fn queue(
         &self,
-        wanted: &[(&EntityId, &[(String, ObjectId)])],
-    ) -> Result<Vec<Vec<Queued>>, Error> {
+        name: Document,
+        row: &Row,
+        going: &[ObjectId],
+        most: usize,
+    ) -> Result<(Waits, bool, bool), Error> {
         let db = &self.inner.connection;
-        let ids = wanted
-            .iter()
-            .flat_map(|(entity, handed)| handed.iter().map(|(id, _)| codec::message_name(entity, id)));
-        let ids: Vec<Document> = ids.collect();
-        if ids.is_empty() {
-            return Ok(wanted.iter().map(|_| Vec::new()).collect());
+        let mut parcels = row.parcels(most).min(most);
+        loop {
+            let command = statements::queue(&db.messages, name.clone(), going, &row.done, parcels);
+            let (messages, whole) = db.look(command, statements::HEAD_BYTES).await?;
+            let (left, messages): (Vec<_>, Vec<Document>) =
+                messages.into_iter().partition(|message| message.contains_key("left"));
+            let (late, queue): (Vec<_>, Vec<_>) =
+                messages.into_iter().partition(|message| message.contains_key("due"));
+            let found = queue.len();
+            let waits = Waits { queue, late, left };
+            // Of the first a part may be settled.
+            if !whole || found < parcels || parcels == most || waits.messages() >= most + PARCEL.0 {
+                return Ok((waits, whole && found < parcels, whole));
+            }
+            parcels = most;
         }
-        let filter = doc! { "_id": { "$in": ids }, "q": { "$exists": true } };
-        let (rows, _) = db.look(doc! { "find": &db.messages, "filter": filter }, usize::MAX).await?;
-        let found: BTreeMap<ObjectId, Queued> =
-            rows.into_iter().map(row::queued).map(|queued| (queued.u, queued)).collect();
-        let batch = |handed: &[(String, ObjectId)]| {
-            handed.iter().filter_map(|(_, u)| found.get(u).cloned()).collect()
-        };
-        Ok(wanted.iter().map(|(_, handed)| batch(handed)).collect())
     }
 
-    /// G7: settled messages become tombstones. By `_id`: the queue may be long. Nobody waits for a majority: the commit
-    /// that names them no more does.
-    pub(crate) async fn forget(&self, settled: &[(Document, ObjectId)]) -> Result<(), Error> {
+    /// What these hand-outs hold, in their order; without what is no longer stored.
+    pub(crate) async fn stored(&self, handed: &[(String, Place)]) -> Result<Vec<Queued>, Error> {
+        let db = &self.inner.connection;
+        let parcels: BTreeSet<ObjectId> = handed.iter().map(|(_, place)| place.parcel).collect();
+        if parcels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<ObjectId> = parcels.into_iter().collect();
+        let filter = doc! { "_id": { "$in": ids }, "q": { "$exists": true } };
+        let (rows, _) = db.look(doc! { "find": &db.messages, "filter": filter }, usize::MAX).await?;
+        let found: BTreeMap<Place, Queued> =
+            rows.into_iter().flat_map(row::queued).map(|queued| (queued.place, queued)).collect();
+        Ok(handed.iter().filter_map(|(_, place)| found.get(place).cloned()).collect())
+    }
+
+    /// G7: settled parcels become the memory of their ids. By `_id`: the queue may be long. Nobody waits for a majority: the
+    /// commit that names them no more does.
+    pub(crate) async fn forget(&self, settled: &[ObjectId]) -> Result<(), Error> {
         if settled.is_empty() {
             return Ok(());
         }
         let db = &self.inner.connection;
-        let (ids, us): (Vec<Document>, Vec<ObjectId>) = settled.iter().cloned().unzip();
-        let filter = doc! { "_id": { "$in": ids }, "u": { "$in": us }, "q": { "$exists": true } };
+        let filter = doc! { "_id": { "$in": settled }, "q": { "$exists": true } };
         let update = weakly(
             &db.messages,
             vec![doc! { "q": filter, "multi": true, "u": statements::bury_stages(), "hint": "_id_" }],
@@ -216,26 +236,35 @@ struct Waits {
 }
 
 impl Waits {
-    /// `complete`: if no more than so many are queued, these are all.
-    fn join(mut self, row: &mut Row, most: usize, complete: usize) {
-        let done: BTreeSet<ObjectId> = row.done.iter().map(|(_, u)| *u).collect();
-        self.queue.sort_by_key(|message| {
-            message.get_timestamp("seq").map(|seq| (seq.time, seq.increment)).unwrap_or_default()
+    fn messages(&self) -> usize {
+        let count = |parcel: &Document| usize::try_from(codec::int(parcel, "n")).unwrap_or_default();
+        self.queue.iter().map(count).sum()
+    }
+
+    /// `all`: nothing else is queued.
+    fn join(mut self, row: &mut Row, most: usize, all: bool) {
+        let done: BTreeSet<ObjectId> = row.done.iter().copied().collect();
+        self.queue.sort_by_key(|parcel| {
+            parcel.get_timestamp("seq").map(|seq| (seq.time, seq.increment)).unwrap_or_default()
         });
         let (settled, head): (Vec<_>, Vec<_>) =
-            self.queue.into_iter().partition(|message| done.contains(&u(message)));
-        row.complete = head.len() <= complete;
-        row.head = head.into_iter().take(most).map(row::queued).collect();
-        // A redriven letter has the id of what was settled, and is another incarnation.
+            self.queue.into_iter().partition(|parcel| done.contains(&u(parcel)));
+        let part = row.part;
+        let is_open = |queued: &Queued| {
+            part.is_none_or(|(parcel, settled)| queued.place.parcel != parcel || queued.place.at >= settled)
+        };
+        let mut head = head.into_iter().flat_map(row::queued).filter(is_open);
+        row.head = head.by_ref().take(most).collect();
+        row.complete = all && head.next().is_none();
         let left: BTreeSet<ObjectId> = settled.iter().chain(&self.left).map(u).collect();
-        row.left = Some(row.done.iter().filter(|(_, u)| left.contains(u)).cloned().collect());
-        let late = self.late.iter().filter_map(|message| codec::moment(message, "due")).min();
+        row.left = Some(row.done.iter().filter(|parcel| left.contains(parcel)).copied().collect());
+        let late = self.late.iter().filter_map(|parcel| codec::moment(parcel, "due")).min();
         row.late = late.map(|due| (due, due <= row.now));
     }
 }
 
-fn u(row: &Document) -> ObjectId {
-    row.get_object_id("u").unwrap_or_default()
+fn u(parcel: &Document) -> ObjectId {
+    parcel.get_object_id("_id").unwrap_or_default()
 }
 
 fn entity_of(row: &Document, field: &str) -> Result<EntityId, Error> {

@@ -6,6 +6,7 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::codec::{literal, millis, name};
+use crate::row::{self, Queued};
 
 /// So many bytes of one entity's queue are brought back in its row, beside its state; but always one message.
 pub(crate) const HEAD_BYTES: usize = 8 << 20;
@@ -246,15 +247,17 @@ pub(crate) fn bump(count: i64, queued: bool, due: Option<i64>) -> Vec<Document> 
 }
 
 /// G6: counts a hand-out before it is run. The counters belong to the message at the head: another one starts over.
-pub(crate) fn hand(batch: &[(String, mongodb::bson::oid::ObjectId)]) -> Document {
-    let Some((_, first)) = batch.first() else { return doc! { "$set": { "handed": [] } } };
-    let of_head = |field: &str| doc! { "$cond": [{ "$eq": ["$counted", *first] }, field, 0_i64] };
-    let handed: Vec<Document> = batch.iter().map(|(id, u)| doc! { "i": id, "u": *u }).collect();
-    doc! { "$set": {
+pub(crate) fn hand(batch: &[Queued]) -> Document {
+    let entries = row::entries(batch);
+    let Some(first) = entries.get("counted") else { return doc! { "$set": entries } };
+    let of_head =
+        |field: &str| doc! { "$cond": [{ "$eq": ["$counted", literal(first.clone())] }, field, 0_i64] };
+    let mut set = doc! {
         "deliveries": { "$add": [of_head("$deliveries"), 1_i64] },
         "charged": { "$add": [of_head("$charged"), i64::from(batch.len() == 1)] },
-        "counted": *first, "handed": literal(handed),
-    } }
+    };
+    set.extend(entries.into_iter().map(|(field, value)| (field, literal(value).into())));
+    doc! { "$set": set }
 }
 
 /// The hand-out was not run, and does not count (G6).
@@ -296,21 +299,21 @@ pub(crate) fn promote(messages: &str, entities: Vec<Document>) -> Document {
     update(messages, entities.into_iter().map(each).collect())
 }
 
-/// G7: a settled message becomes its own tombstone, until its retention is over.
+/// G7: a settled parcel becomes the memory of its ids, until their retention is over.
 pub(crate) fn bury_stages() -> Vec<Document> {
     let accepted =
         doc! { "$max": ["$at", { "$cond": [{ "$gt": ["$seq", null] }, { "$toDate": "$seq" }, null] }] };
     vec![
         doc! { "$set": { "over": { "$add": [accepted, "$keep"] } } },
         doc! { "$set": { "expires": { "$cond": [{ "$gt": ["$hold", null] }, "$$REMOVE", "$over"] } } },
-        doc! { "$unset": ["payload", "headers", "q", "seq", "u", "d", "due", "x", "no", "error", "attempts"] },
+        doc! { "$unset": ["n", "payloads", "headers", "q", "seq", "d", "due", "x", "no", "error", "attempts"] },
     ]
 }
 
 /// G2: the documents of these entities, each with the server's clock. What is queued is read behind it, in a command of
 /// its own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
 pub(crate) fn entities(entities: &str, names: Vec<Document>, state: bool) -> Document {
-    const FIELDS: [&str; 19] = [
+    const FIELDS: [&str; 20] = [
         "fence",
         "gone",
         "nonce",
@@ -319,6 +322,7 @@ pub(crate) fn entities(entities: &str, names: Vec<Document>, state: bool) -> Doc
         "commit_before",
         "handed",
         "done",
+        "part",
         "deliveries",
         "charged",
         "counted",
@@ -344,32 +348,38 @@ pub(crate) fn clock(meta: &str) -> Document {
     doc! { "find": meta, "filter": { "_id": "layout" }, "projection": { "_id": 0, "now": "$$NOW" } }
 }
 
-/// What a look needs of a message.
+/// What a look needs of a parcel.
 fn fields() -> Document {
-    doc! { "u": 1, "seq": 1, "due": 1, "q": 1, "d": 1, "payload": 1, "headers": 1 }
+    doc! { "n": 1, "seq": 1, "due": 1, "q": 1, "d": 1, "ids": 1, "payloads": 1, "headers": 1 }
 }
 
-/// G2: everything that is queued or delayed at these entities, but what is about to be settled, up to so many: one walk
-/// of two indexes for the whole slice.
+/// A filter for everything but these. An expression: the server would plan to walk all others by their `_id`.
+fn without(parcels: Vec<ObjectId>) -> Document {
+    match parcels.is_empty() {
+        true => Document::new(),
+        false => doc! { "$expr": { "$not": [{ "$in": ["$_id", parcels] }] } },
+    }
+}
+
+/// G2: everything that is queued or delayed at these entities, but what is about to be settled, up to so many parcels: one
+/// walk of two indexes for the whole slice.
 pub(crate) fn waits(messages: &str, names: Vec<Document>, going: Vec<ObjectId>, limit: usize) -> Document {
     let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-    let filter =
-        doc! { "$or": [{ "q": { "$in": &names } }, { "d": { "$in": names } }], "u": { "$nin": going } };
+    let mut filter = doc! { "$or": [{ "q": { "$in": &names } }, { "d": { "$in": names } }] };
+    filter.extend(without(going));
     doc! { "find": messages, "filter": filter, "limit": limit, "batchSize": limit, "projection": fields() }
 }
 
-/// G2: the same of one entity, whatever is queued there: the head of its queue without what was settled and what is about
-/// to be, its first delayed message, and which settled ones are still stored.
+/// G2: the same of one entity, whatever is queued there: so many parcels from the head of its queue without what was
+/// settled and what is about to be, its first delayed parcel, and which settled ones are still stored.
 pub(crate) fn queue(
     messages: &str,
     name: Document,
-    going: impl Iterator<Item = ObjectId>,
-    done: &[(Document, ObjectId)],
+    going: &[ObjectId],
+    done: &[ObjectId],
     most: usize,
 ) -> Document {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let (ids, us): (Vec<Document>, Vec<ObjectId>) = done.iter().cloned().unzip();
-    let without: Vec<ObjectId> = us.into_iter().chain(going).collect();
     // The queue comes last: only its end may be left out for its size.
     let mut pipeline = vec![
         doc! { "$match": { "d": &name } },
@@ -377,14 +387,15 @@ pub(crate) fn queue(
         doc! { "$limit": 1 },
         doc! { "$project": { "due": 1 } },
     ];
-    if !ids.is_empty() {
+    if !done.is_empty() {
         pipeline.push(doc! { "$unionWith": { "coll": messages, "pipeline": [
-        { "$match": { "_id": { "$in": ids }, "q": { "$exists": true } } },
-        { "$project": { "u": 1, "left": { "$literal": true } } }] } });
+        { "$match": { "_id": { "$in": done }, "q": { "$exists": true } } },
+        { "$project": { "left": { "$literal": true } } }] } });
     }
+    let mut queued = doc! { "q": name };
+    queued.extend(without([done, going].concat()));
     pipeline.push(doc! { "$unionWith": { "coll": messages, "pipeline": [
-    { "$match": { "q": name, "u": { "$nin": without } } }, { "$sort": { "seq": 1 } }, { "$limit": most },
-    { "$project": fields() }] } });
+    { "$match": queued }, { "$sort": { "seq": 1 } }, { "$limit": most }, { "$project": fields() }] } });
     doc! { "aggregate": messages, "cursor": { "batchSize": i32::MAX }, "pipeline": pipeline }
 }
 

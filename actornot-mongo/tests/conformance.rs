@@ -102,9 +102,17 @@ impl Backend for MongoBackend {
 
     async fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {
         let db = self.place.outside().await;
-        let filter = doc! { "_id": { "e": entity_id(entity), "i": id.as_str() } };
+        let filter = doc! { "e": entity_id(entity), "ids": id.as_str() };
+        let parcel =
+            db.collection::<Document>("actornot_message").find_one(filter.clone()).await.unwrap().unwrap();
+        let at = parcel
+            .get_array("ids")
+            .unwrap()
+            .iter()
+            .position(|one| one.as_str() == Some(id.as_str()))
+            .unwrap();
         db.run_command(doc! { "update": "actornot_message", "writeConcern": { "w": "majority" },
-        "updates": [{ "q": filter, "u": { "$set": { "payload": payload } } }] })
+        "updates": [{ "q": filter, "u": { "$set": { format!("payloads.{at}"): payload } } }] })
             .await
             .unwrap();
     }

@@ -115,7 +115,7 @@ async fn what_a_commit_settled_and_a_crash_left_stored_is_not_handed_out_again()
         tokio::task::yield_now().await;
     }
     // As it was when the process had committed, and not removed it yet.
-    let name = doc! { "_id": stored.get_document("_id").unwrap() };
+    let name = doc! { "_id": stored.get_object_id("_id").unwrap() };
     messages.replace_one(name, stored).await.unwrap();
     for n in 2..100 {
         let mut item = post("a", &n.to_string());
