@@ -9,7 +9,7 @@ use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
 use crate::codec::{self, date, millis};
-use crate::connection::Outcome;
+use crate::connection::{Outcome, Series};
 use crate::due::stage;
 use crate::error::after_write;
 use crate::row::{self, Place, Queued, Row, batch};
@@ -86,7 +86,7 @@ impl MongoQueue {
                 set(&mut answers, index, answer);
             }
             open.clear();
-            let outcomes = self.inner.connection.apply(writes, update).await?;
+            let outcomes = self.inner.connection.apply(writes, update, &mut Series::default()).await?;
             let (mut settled, mut staged, mut kept) = (Vec::new(), Vec::new(), Vec::new());
             for ((index, commit, plan), outcome) in steps.into_iter().zip(outcomes) {
                 let entity = &commit.lease.entity;

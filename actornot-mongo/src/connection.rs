@@ -1,6 +1,7 @@
 //! Commands to the server, and what it answers in three places: `ok`, `writeErrors`, `writeConcernError`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actornot_core::{Error, ErrorKind};
@@ -10,7 +11,7 @@ use mongodb::{Client, Database};
 
 use crate::config::Target;
 use crate::error::{self, Doing, after_write};
-use crate::statements::{Change, REFUSAL, Write, together};
+use crate::statements::{Change, REFUSAL, Write, concern, together};
 use crate::turn::Line;
 
 /// From so many on, changes of one shape share a statement.
@@ -23,6 +24,8 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// A client with its pool, and the names of the collections.
 pub(crate) struct Connection {
     pub(crate) db: Database,
+    /// Whether answers to writes name the term of their primary.
+    elects: AtomicBool,
     line: Line,
     patience: Duration,
     pub(crate) entities: String,
@@ -44,6 +47,8 @@ pub(crate) struct Reply {
     pub(crate) n: i64,
     /// How many an update left otherwise than it found them, or made.
     pub(crate) modified: i64,
+    /// The term of the primary that answered; nought where there are no elections.
+    pub(crate) term: i64,
     errors: BTreeMap<usize, (i32, String)>,
 }
 
@@ -79,6 +84,38 @@ impl Reply {
     }
 }
 
+/// Writes, one behind the other. Where answers name the term of their primary, only the last has to wait for a majority:
+/// with it, a majority has all that the same primary wrote before. By default, each waits.
+#[derive(Default)]
+pub(crate) struct Series {
+    is_weak: bool,
+    term: Option<i64>,
+}
+
+impl Series {
+    pub(crate) fn is_weak(&self) -> bool {
+        self.is_weak
+    }
+
+    /// For all but the last one.
+    pub(crate) fn concern(&self) -> Document {
+        if self.is_weak {
+            doc! { "w": 1 }
+        } else {
+            concern()
+        }
+    }
+
+    /// An error if it was another primary that answered: it may have lost what the one before had.
+    pub(crate) fn add(&mut self, reply: &Reply) -> Result<(), Error> {
+        if self.is_weak && *self.term.get_or_insert(reply.term) != reply.term {
+            let elected = "another primary of MongoDB was elected between two writes";
+            return Err(Error::new(ErrorKind::UnknownOutcome, elected));
+        }
+        Ok(())
+    }
+}
+
 impl Connection {
     /// Connects when the first command needs it. `connections` is the size of its pool.
     pub(crate) fn new(target: &Target, connections: u32) -> Result<Self, Error> {
@@ -88,6 +125,7 @@ impl Connection {
         let name = |part: &str| format!("{}_{part}", target.namespace);
         Ok(Self {
             db: client.database(&target.database),
+            elects: AtomicBool::new(false),
             line: Line::new(connections, target.patience),
             patience: target.patience,
             entities: name("entity"),
@@ -133,8 +171,15 @@ impl Connection {
             ));
         }
         let count = |field: &str| crate::codec::int(&answer, field);
+        let term = answer.get_document("opTime").map_or(0, |at| crate::codec::int(at, "t"));
+        self.elects.store(term > 0, Ordering::Relaxed);
         let made = answer.get_array("upserted").map_or(0, |made| i64::try_from(made.len()).unwrap_or(0));
-        Ok(Reply { n: count("n"), modified: count("nModified") + made, errors })
+        Ok(Reply { n: count("n"), modified: count("nModified") + made, term, errors })
+    }
+
+    /// For writes of which the last is durable, and is added too.
+    pub(crate) fn series(&self) -> Series {
+        Series { is_weak: self.elects.load(Ordering::Relaxed), term: None }
     }
 
     /// Changes entities, in one command; what became of each, in order. `update` says how durably.
@@ -142,6 +187,7 @@ impl Connection {
         &self,
         writes: Vec<Write>,
         update: fn(&str, Vec<Document>) -> Document,
+        series: &mut Series,
     ) -> Result<Vec<Outcome>, Error> {
         if writes.is_empty() {
             return Ok(Vec::new());
@@ -154,6 +200,7 @@ impl Connection {
         let (places, own): (Vec<usize>, Vec<Document>) = alone.into_iter().unzip();
         statements.extend(own);
         let reply = self.write(update(&self.entities, statements)).await?;
+        series.add(&reply)?;
         // Statements of groups only tell how many they changed, all in all.
         let mut changed = groups.iter().map(Vec::len).sum::<usize>();
         for (at, index) in places.into_iter().enumerate() {
@@ -183,6 +230,7 @@ impl Connection {
         }
         let (places, statements): (Vec<usize>, Vec<Document>) = again.into_iter().unzip();
         let reply = self.write(update(&self.entities, statements)).await.map_err(after_write)?;
+        series.add(&reply)?;
         for (at, index) in places.into_iter().enumerate() {
             put(&mut outcomes, index, reply.outcome(at));
         }

@@ -9,7 +9,7 @@ use mongodb::bson::{Bson, Document, Timestamp, doc};
 
 use crate::MongoQueue;
 use crate::codec::{self, Incoming, int, millis, moment, name, text};
-use crate::connection::documents;
+use crate::connection::{Series, documents};
 use crate::row::{self, Place, Queued};
 use crate::slice::COMMAND_BYTES;
 use crate::statements::{self, concern, update};
@@ -210,7 +210,7 @@ impl MongoQueue {
             .collect();
         let mut marks: Vec<Document> = Vec::new();
         if !incoming.is_empty() {
-            let inserted = self.insert(&incoming).await?;
+            let inserted = self.insert(&incoming, &mut Series::default()).await?;
             // How many are new, whether one may be run at once, and when the first delayed one is due.
             let mut targets: BTreeMap<&EntityId, (i64, bool, Option<i64>)> = BTreeMap::new();
             for (incoming, inserted) in incoming.iter().zip(inserted) {

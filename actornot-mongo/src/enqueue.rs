@@ -8,7 +8,7 @@ use mongodb::bson::oid::ObjectId;
 
 use crate::MongoQueue;
 use crate::codec::{Incoming, Parcel, encode, name, parcels};
-use crate::connection::Outcome;
+use crate::connection::{Outcome, Series};
 use crate::error::after_write;
 use crate::lock::{Step, answer};
 use crate::row::{Place, Posted, Queued, Row};
@@ -76,16 +76,21 @@ impl MongoQueue {
                 rows.get_mut(*index).into_iter().for_each(|slot| *slot = row.clone());
             }
         }
-        let mut stored = self.store(items, &rows).await?;
-        self.mark(items, &mut stored, &mut rows, most).await.map_err(after_write)
+        let mut series = self.inner.connection.series();
+        let mut stored = self.store(items, &rows, &mut series).await?;
+        self.mark(items, &mut stored, &mut rows, most, &mut series).await.map_err(after_write)
     }
 
     /// G1, G2, G7: stores messages, byte for byte, whose ids were not accepted within their retention.
-    pub(crate) async fn insert(&self, messages: &[Incoming<'_>]) -> Result<Vec<Inserted>, Error> {
+    pub(crate) async fn insert(
+        &self,
+        messages: &[Incoming<'_>],
+        series: &mut Series,
+    ) -> Result<Vec<Inserted>, Error> {
         let mut inserted: Vec<Inserted> = messages.iter().map(|_| Ok(None)).collect();
         // The second parcel of an entity waits for what becomes of the first: that may be inserted once more.
         for (round, parcels) in parcels(messages).into_iter().enumerate() {
-            let known = self.insert_some(messages, parcels, &mut inserted).await;
+            let known = self.insert_some(messages, parcels, &mut inserted, series).await;
             let known = if round == 0 { known? } else { known.map_err(after_write)? };
             if known.is_empty() {
                 continue;
@@ -94,7 +99,7 @@ impl MongoQueue {
             // One id of many is known, or the one of a parcel was.
             let again = known.into_iter().filter(|parcel| forgotten || parcel.len() > 1).flatten();
             let alone = again.map(|index| vec![index]).collect();
-            self.insert_some(messages, alone, &mut inserted).await.map_err(after_write)?;
+            self.insert_some(messages, alone, &mut inserted, series).await.map_err(after_write)?;
         }
         Ok(inserted)
     }
@@ -123,6 +128,7 @@ impl MongoQueue {
         messages: &[Incoming<'_>],
         parcels: Vec<Parcel>,
         inserted: &mut [Inserted],
+        series: &mut Series,
     ) -> Result<Vec<Parcel>, Error> {
         let db = &self.inner.connection;
         let (mut rest, mut known, mut written) = (parcels.into_iter().peekable(), Vec::new(), false);
@@ -141,10 +147,11 @@ impl MongoQueue {
                 these.push((parcel, id));
             }
             let command = doc! { "insert": &db.messages, "documents": rows, "ordered": false,
-            "writeConcern": concern() };
+            "writeConcern": series.concern() };
             let reply = db.write(command).await;
             let reply = if written { reply.map_err(after_write)? } else { reply? };
             written = true;
+            series.add(&reply)?;
             for (position, (indexes, parcel)) in these.into_iter().enumerate() {
                 if reply.duplicate(position) {
                     known.push(indexes);
@@ -162,7 +169,12 @@ impl MongoQueue {
     }
 
     /// Inserts what is new and has room.
-    async fn store(&self, items: &[Enqueue], rows: &[Row]) -> Result<Vec<Stored>, Error> {
+    async fn store(
+        &self,
+        items: &[Enqueue],
+        rows: &[Row],
+        series: &mut Series,
+    ) -> Result<Vec<Stored>, Error> {
         // Only where the limit matters, what is there is counted, and ids are asked for: they do not count twice.
         let left = |item: &Enqueue, row: &Row| item.backlog_limit.saturating_sub(row.pending);
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > left(item, row));
@@ -204,7 +216,7 @@ impl MongoQueue {
             return Ok(stored);
         }
         // What the last commit settled, and has not become a tombstone yet.
-        let inserted = self.insert(&incoming).await?;
+        let inserted = self.insert(&incoming, series).await?;
         for ((incoming, inserted), (index, place)) in incoming.iter().zip(inserted).zip(places) {
             let Some(stored) = stored.get_mut(index) else { continue };
             match inserted {
@@ -242,6 +254,7 @@ impl MongoQueue {
         stored: &mut [Stored],
         rows: &mut [Row],
         most: u32,
+        series: &mut Series,
     ) -> Result<Vec<Result<Enqueued, Error>>, Error> {
         let mut answers: Vec<Option<Result<Enqueued, Error>>> = items.iter().map(|_| None).collect();
         // Of a known id we cannot tell where it is now, and whether anybody was told: look again.
@@ -260,17 +273,14 @@ impl MongoQueue {
                     writes.push(write);
                 }
             }
-            // The messages are on a majority. A grant may be lost with its server, and is then another's; but what is only
+            // If the messages are on a majority: a grant may be lost with its server, and is then another's; but what is only
             // told would wait for a sweep, and who reads behind this call shall find the entity.
             let weak = |(index, step): &(usize, Step)| {
                 let is_new = rows.get(*index).is_none_or(|row| row.fence.is_none() || row.gone);
                 matches!(step, Step::Grant(..)) && !is_new && !stored.get(*index).is_none_or(Stored::is_known)
             };
-            let outcomes = self
-                .inner
-                .connection
-                .apply(writes, if steps.iter().all(weak) { weakly } else { update })
-                .await?;
+            let durably = if !series.is_weak() && steps.iter().all(weak) { weakly } else { update };
+            let outcomes = self.inner.connection.apply(writes, durably, series).await?;
             let (mut moved, mut granted) = (Vec::new(), Vec::new());
             for ((index, step), outcome) in steps.into_iter().zip(outcomes) {
                 match outcome {

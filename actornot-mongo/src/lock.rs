@@ -8,7 +8,7 @@ use mongodb::bson::{Document, doc};
 
 use crate::MongoQueue;
 use crate::codec::{date, millis, name, unsigned};
-use crate::connection::Outcome;
+use crate::connection::{Outcome, Series};
 use crate::error::after_write;
 use crate::row::{self, Posted, Queued, Row, batch};
 use crate::statements::{self, Change, Write, refuse, signed, update, wake, weakly};
@@ -151,7 +151,7 @@ impl MongoQueue {
             }
             open.clear();
             // A grant may be lost with its server: its commit is then refused. Nobody waits for a majority.
-            let outcomes = self.inner.connection.apply(writes, weakly).await?;
+            let outcomes = self.inner.connection.apply(writes, weakly, &mut Series::default()).await?;
             for ((index, item, row, step), outcome) in steps.into_iter().zip(outcomes) {
                 match outcome {
                     Outcome::Applied => {
