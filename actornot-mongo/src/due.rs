@@ -133,26 +133,30 @@ impl MongoQueue {
     }
 
     /// G5: messages that were stored while their poster died before it told the entity. Each sweep goes on where the
-    /// last one ended, so that the messages of one busy entity do not hide the rest.
+    /// last one ended, in the order of names, so that the messages of one busy entity do not hide the rest.
     async fn orphans(&self, query: &DueQuery) -> Result<Vec<EntityId>, Error> {
         let db = &self.inner.connection;
-        let from = self.inner.swept.lock().map(|from| *from).unwrap_or(Timestamp { time: 0, increment: 0 });
+        let any = || doc! { "$exists": true };
+        let from = self.inner.swept.lock().map(|from| from.clone()).ok().flatten();
         let told = doc! { "$eq": [{ "$first": "$r.queued" }, true] };
-        let settled = doc! { "$in": ["$_id", { "$ifNull": [{ "$first": "$r.done" }, []] }] };
-        let command = doc! { "aggregate": &db.messages, "cursor": {}, "pipeline": [
-            { "$match": { "q": { "$exists": true }, "seq": { "$gt": from } } },
-            { "$sort": { "seq": 1 } }, { "$limit": ORPHANS },
-            { "$lookup": { "from": &db.entities, "localField": "q", "foreignField": "_id", "as": "r", "pipeline": [
+        let settled = doc! { "$setIsSubset": ["$parcels", { "$ifNull": [{ "$first": "$r.done" }, []] }] };
+        let command = doc! { "aggregate": &db.messages, "cursor": {}, "hint": "queue", "pipeline": [
+            { "$match": { "q": from.unwrap_or_else(any) } }, { "$sort": { "q": 1, "seq": 1 } }, { "$limit": ORPHANS },
+            { "$group": { "_id": "$q", "parcels": { "$push": "$_id" } } },
+            { "$lookup": { "from": &db.entities, "localField": "_id", "foreignField": "_id", "as": "r", "pipeline": [
                 { "$project": { "queued": 1, "done": 1 } }] } },
-            { "$group": { "_id": null, "count": { "$sum": 1 }, "last": { "$max": "$seq" }, "orphans": { "$addToSet": {
-                "$cond": [{ "$or": [told, settled] }, "$$REMOVE", "$q"] } } } },
+            { "$group": { "_id": null, "count": { "$sum": { "$size": "$parcels" } }, "first": { "$min": "$_id" },
+                "last": { "$max": "$_id" }, "orphans": { "$addToSet": {
+                    "$cond": [{ "$or": [told, settled] }, "$$REMOVE", "$_id"] } } } },
         ] };
         let (rows, _) = db.look(command, usize::MAX).await?;
         let row = rows.into_iter().next().unwrap_or_default();
         let end = int(&row, "count") < ORPHANS;
-        let last = row.get_timestamp("last").ok().filter(|_| !end);
         if let Ok(mut from) = self.inner.swept.lock() {
-            *from = last.unwrap_or(Timestamp { time: 0, increment: 0 });
+            // Of the last one not all was seen, unless that was all there was to see.
+            let whole = row.get("first") == row.get("last");
+            let next = row.get("last").map(|last| doc! { if whole { "$gt" } else { "$gte" }: last.clone() });
+            *from = next.filter(|_| !end);
         }
         let mut orphans = Vec::new();
         for orphan in documents(&row, "orphans") {

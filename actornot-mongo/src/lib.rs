@@ -28,7 +28,7 @@ use actornot_core::{
 use async_trait::async_trait;
 pub use config::MongoConfig;
 pub use mongodb;
-use mongodb::bson::Timestamp;
+use mongodb::bson::Document;
 
 use crate::config::Target;
 use crate::connection::Connection;
@@ -46,8 +46,8 @@ pub struct MongoQueue {
 struct Inner {
     target: Target,
     connection: Connection,
-    /// How far the search for messages that nobody was told of has come.
-    swept: Mutex<Timestamp>,
+    /// Where the search for messages that nobody was told of goes on, as a condition.
+    swept: Mutex<Option<Document>>,
     held: Held,
 }
 
@@ -108,7 +108,7 @@ impl MongoQueue {
     async fn start(config: MongoConfig, install: bool) -> Result<Self, Error> {
         let target = config.check().await?;
         let connection = Connection::new(&target, target.connections)?;
-        let swept = Mutex::new(Timestamp { time: 0, increment: 0 });
+        let swept = Mutex::new(None);
         let queue = Self { inner: Arc::new(Inner { target, connection, swept, held: Held::default() }) };
         queue.refuse_unsafe().await?;
         let connection = &queue.inner.connection;

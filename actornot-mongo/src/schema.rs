@@ -65,7 +65,6 @@ fn message_indexes() -> Vec<Document> {
     };
     vec![
         index("queue", doc! { "q": 1, "seq": 1 }, "q"),
-        index("orphan", doc! { "seq": 1, "q": 1 }, "q"),
         index("delayed", doc! { "d": 1, "due": 1, "seq": 1 }, "d"),
         index("dead", doc! { "x": 1, "no": 1 }, "x"),
         index("letter", doc! { "l": 1, "ids": 1 }, "l"),

@@ -6,14 +6,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actornot_core::{ErrorKind, Inspect, LockableQueue, Retry, Updated};
+use actornot_core::{Admission, ErrorKind, Inspect, LockableQueue, Retry, TryLock, Updated};
 use actornot_mongo::mongodb::bson::spec::BinarySubtype;
 use actornot_mongo::mongodb::bson::{Binary, Document, doc};
 use actornot_mongo::mongodb::{Client, Database};
 use actornot_mongo::{MongoConfig, MongoQueue};
 use actornot_testkit::outage::kill_under_load;
 use actornot_testkit::servers::{Server, Service, own, own_with, url};
-use common::{Forwarder, Place, host, lock, ok, post};
+use common::{Forwarder, Place, entity, host, lock, ok, post, request};
 
 async fn database(url: &str) -> Database {
     Client::with_uri_str(url).await.unwrap().database("shop")
@@ -126,11 +126,8 @@ async fn primary(server: &Server) -> usize {
     server.ports().iter().position(|port| *port == primary).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_refused() {
-    let mut server = own(Service::MongoThree);
-    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
-    ok(&queue, post("a", "1")).await;
+/// The primary of a set of three, whose followers learn of nothing from now on; and they.
+async fn cut_off(server: &mut Server) -> (usize, Vec<usize>) {
     let client = Client::with_uri_str(server.url()).await.unwrap();
     let other = client.database("other");
     let mut noise = 1_u64;
@@ -155,21 +152,35 @@ async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_re
         [1, 1 << 20, 1 << 20, 1 << 20, 1 << 20].into_iter().map(&mut filling).collect();
     let mut fillings = fillings.into_iter();
     other.run_command(fillings.next().unwrap()).await.unwrap();
-    let primary = primary(&server).await;
+    let primary = primary(server).await;
     let others: Vec<usize> = (0..3).filter(|number| *number != primary).collect();
     others.iter().for_each(|number| server.freeze_member(*number));
     // Nobody else learns of it: what goes to the others is more than a socket holds, also packed.
     for filling in fillings {
         other.run_command(filling).await.unwrap();
     }
-    let lost = lock(&queue, "a").await.unwrap();
-    let server = tokio::task::spawn_blocking(move || {
+    (primary, others)
+}
+
+/// What only the primary knew is lost, and the others elect another.
+async fn kill(mut server: Server, primary: usize, others: Vec<usize>) -> Server {
+    tokio::task::spawn_blocking(move || {
         server.kill_member(primary);
         others.iter().for_each(|number| server.thaw_member(*number));
         server
     })
     .await
-    .unwrap();
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_refused() {
+    let mut server = own(Service::MongoThree);
+    let queue = MongoQueue::open(patient(server.url())).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let (primary, others) = cut_off(&mut server).await;
+    let lost = lock(&queue, "a").await.unwrap();
+    let server = kill(server, primary, others).await;
     let commit = common::commit(&lost.lease, lost.batch.ids());
     for _ in 0..2 {
         let updated = loop {
@@ -183,6 +194,48 @@ async fn a_grant_that_is_lost_with_its_primary_is_another_s_and_its_commit_is_re
             assert_eq!((grant.batch.messages.len(), grant.batch.deliveries), (1, 1));
         }
     }
+    drop(server);
+}
+
+/// The message was stored, and its entity not told yet, when the primary died; the telling succeeds on another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_whose_message_is_lost_with_its_primary_is_not_answered_as_accepted() {
+    let mut server = own(Service::MongoThree);
+    let place = common::with_database(server.url(), "shop");
+    let queue = MongoQueue::open(patient(&place)).await.unwrap();
+    ok(&queue, post("a", "1")).await;
+    let outside = database(&place).await;
+    let messages = outside.collection::<Document>("actornot_message");
+    let entities = outside.collection::<Document>("actornot_entity");
+    let (primary, others) = cut_off(&mut server).await;
+    let item = [post("b", "1")];
+    let mut posting = queue.enqueue(&item);
+    // One step of it, time for the server, a look at what has come of it.
+    while messages.count_documents(doc! { "q.e": "b" }).await.unwrap() == 0 {
+        tokio::select! {
+            biased;
+            posted = &mut posting => panic!("nobody held it up: {posted:?}"),
+            () = std::future::ready(()) => {}
+        }
+        for _ in 0..20 {
+            outside.run_command(doc! { "ping": 1 }).await.unwrap();
+        }
+    }
+    assert_eq!(entities.count_documents(doc! { "_id.e": "b" }).await.unwrap(), 0, "it went on too soon");
+    let server = kill(server, primary, others).await;
+    // The process knows the new primary before it goes on.
+    let ask = [TryLock { entity: entity("c"), request: request() }];
+    while queue.try_lock(&ask).await.remove(0).is_err() {}
+    let posted = posting.await.remove(0);
+    assert_eq!(posted.map_err(|error| error.kind()), Err(ErrorKind::UnknownOutcome));
+    let again = loop {
+        match queue.enqueue(&item).await.remove(0) {
+            Ok(enqueued) => break enqueued,
+            Err(error) => assert!(error.retry() != Retry::Never, "{error:?}"),
+        }
+    };
+    assert_eq!(again.admissions, [Admission::Accepted]);
+    assert_eq!(lock(&queue, "b").await.unwrap().batch.messages.len(), 1);
     drop(server);
 }
 
