@@ -12,6 +12,7 @@ use crate::codec::{self, date, millis};
 use crate::connection::{Outcome, Series};
 use crate::due::stage;
 use crate::error::after_write;
+use crate::lock::set;
 use crate::row::{self, Place, Queued, Row, batch};
 use crate::slice::COMMAND_BYTES;
 use crate::statements::{Change, Write, signed, update};
@@ -394,10 +395,4 @@ fn finish(commit: &Commit, plan: Plan) -> Updated {
     }
     let batch = batch(plan.batch, plan.counts, commit.batch_limit.max(1));
     Updated::Continue { fence: commit.lease.fence + 1, batch }
-}
-
-fn set<T>(answers: &mut [Option<T>], index: usize, answer: T) {
-    if let Some(slot) = answers.get_mut(index) {
-        *slot = Some(answer);
-    }
 }

@@ -11,7 +11,7 @@ use crate::codec::{Incoming, Parcel, encode, name, parcels};
 use crate::connection::{Outcome, Series};
 use crate::error::after_write;
 use crate::lock::{Step, answer};
-use crate::row::{Place, Posted, Queued, Row};
+use crate::row::{Place, Posted, Queued, Row, Seen};
 use crate::slice::COMMAND_BYTES;
 use crate::statements::{Write, concern, update, weakly};
 use crate::turn::{AGAIN, crowded};
@@ -54,12 +54,22 @@ impl MongoQueue {
         // From here on, whoever holds one of them has to look.
         entities.iter().for_each(|entity| drop(self.inner.held.take(entity)));
         let most = items.iter().filter_map(|item| Some(item.lock.as_ref()?.max_batch)).max().unwrap_or(1);
-        let mut rows = self.glance(&entities, items.iter().any(|item| item.lock.is_some())).await?;
+        let state = items.iter().any(|item| item.lock.is_some());
+        let mut series = self.inner.connection.series();
+        let (mut rows, early) = match self.inner.recent.of(items) {
+            Some(seen) => {
+                let storing = self.store(items, &seen, &mut series);
+                let (rows, stored) = tokio::join!(self.glance(&entities, state), storing);
+                let stored = stored?;
+                (rows.map_err(after_write)?, Some(stored))
+            }
+            None => (self.glance(&entities, state).await?, None),
+        };
         // The queue is read only for a grant, or where a message has to join it first.
+        let due = |row: &Row| row.staged || row.delayed_at.is_some_and(|at| at <= row.now);
         let reads = |(item, row): (&Enqueue, &Row)| {
-            let due = row.staged || row.delayed_at.is_some_and(|at| at <= row.now);
             let grants = |nonce| row.is_held_by(nonce) || row.is_free(nonce);
-            due || item.lock.as_ref().is_some_and(|lock| !row.is_quiet() && grants(lock.nonce))
+            due(row) || item.lock.as_ref().is_some_and(|lock| !row.is_quiet() && grants(lock.nonce))
         };
         let reads: Vec<usize> = (0..)
             .zip(items.iter().zip(&rows))
@@ -69,16 +79,32 @@ impl MongoQueue {
         for row in &mut rows {
             row.complete = row.is_quiet();
         }
-        if !reads.is_empty() {
-            let entities: Vec<&EntityId> =
-                reads.iter().filter_map(|index| entities.get(*index).copied()).collect();
-            for (index, row) in reads.iter().zip(self.look(&entities, most).await?) {
-                rows.get_mut(*index).into_iter().for_each(|slot| *slot = row.clone());
+        let mut stored = match early {
+            Some(mut stored) => {
+                // G2: what fell due stands before what was stored without a look.
+                let late = entities.iter().zip(&rows).zip(&stored).filter(|((_, row), _)| due(row));
+                let late: Vec<(&EntityId, &[Queued])> =
+                    late.map(|((entity, _), stored)| (*entity, stored.own.as_slice())).collect();
+                self.fall_in(&late).await.map_err(after_write)?;
+                self.look_again(items, &mut stored, &mut rows, &reads, most).await.map_err(after_write)?;
+                stored
             }
+            None => {
+                let entities: Vec<&EntityId> =
+                    reads.iter().filter_map(|index| entities.get(*index).copied()).collect();
+                for (index, row) in reads.iter().zip(self.look(&entities, most).await?) {
+                    rows.get_mut(*index).into_iter().for_each(|slot| *slot = row.clone());
+                }
+                let seen: Vec<Seen> = rows.iter().map(Seen::from).collect();
+                self.store(items, &seen, &mut series).await?
+            }
+        };
+        let answers =
+            self.mark(items, &mut stored, &mut rows, most, &mut series).await.map_err(after_write)?;
+        for ((item, row), stored) in items.iter().zip(&rows).zip(&stored) {
+            self.inner.recent.keep(&item.entity, row, &stored.posted);
         }
-        let mut series = self.inner.connection.series();
-        let mut stored = self.store(items, &rows, &mut series).await?;
-        self.mark(items, &mut stored, &mut rows, most, &mut series).await.map_err(after_write)
+        Ok(answers)
     }
 
     /// G1, G2, G7: stores messages, byte for byte, whose ids were not accepted within their retention.
@@ -172,11 +198,11 @@ impl MongoQueue {
     async fn store(
         &self,
         items: &[Enqueue],
-        rows: &[Row],
+        rows: &[Seen],
         series: &mut Series,
     ) -> Result<Vec<Stored>, Error> {
         // Only where the limit matters, what is there is counted, and ids are asked for: they do not count twice.
-        let left = |item: &Enqueue, row: &Row| item.backlog_limit.saturating_sub(row.pending);
+        let left = |item: &Enqueue, row: &Seen| item.backlog_limit.saturating_sub(row.pending);
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > left(item, row));
         let tight: Vec<EntityId> = tight.map(|(item, _)| item.entity.clone()).collect();
         let mut counted = BTreeMap::new();
@@ -186,7 +212,7 @@ impl MongoQueue {
                 tight.into_iter().zip(seen).filter_map(|(entity, seen)| Some((entity, seen?.pending))),
             );
         }
-        let room = |item: &Enqueue, row: &Row| {
+        let room = |item: &Enqueue, row: &Seen| {
             item.backlog_limit.saturating_sub(counted.get(&item.entity).copied().unwrap_or(row.pending))
         };
         let tight = items.iter().zip(rows).filter(|(item, row)| item.messages.len() as u64 > room(item, row));

@@ -34,6 +34,7 @@ use crate::config::Target;
 use crate::connection::Connection;
 use crate::heartbeat::MongoHeartbeat;
 use crate::lock::Held;
+use crate::row::Recent;
 
 /// Queues, locks and states in a MongoDB replica set, or a standalone server.
 ///
@@ -49,6 +50,7 @@ struct Inner {
     /// Where the search for messages that nobody was told of goes on, as a condition.
     swept: Mutex<Option<Document>>,
     held: Held,
+    recent: Recent,
 }
 
 impl MongoQueue {
@@ -109,7 +111,15 @@ impl MongoQueue {
         let target = config.check().await?;
         let connection = Connection::new(&target, target.connections)?;
         let swept = Mutex::new(None);
-        let queue = Self { inner: Arc::new(Inner { target, connection, swept, held: Held::default() }) };
+        let queue = Self {
+            inner: Arc::new(Inner {
+                target,
+                connection,
+                swept,
+                held: Held::default(),
+                recent: Recent::default(),
+            }),
+        };
         queue.refuse_unsafe().await?;
         let connection = &queue.inner.connection;
         if install {

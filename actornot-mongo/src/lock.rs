@@ -315,7 +315,7 @@ pub(crate) async fn held(
     Ok((0..leases.len()).map(outcome).collect())
 }
 
-fn set<T>(answers: &mut [Option<T>], index: usize, answer: T) {
+pub(crate) fn set<T>(answers: &mut [Option<T>], index: usize, answer: T) {
     if let Some(slot) = answers.get_mut(index) {
         *slot = Some(answer);
     }

@@ -1,8 +1,10 @@
 //! What a look at an entity brings back, and what follows from it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use actornot_core::{EntityId, HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
+use actornot_core::{Enqueue, EntityId, HandedOut, Limits, Nonce, StoredMessage, StoredState, Waiting};
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
@@ -279,6 +281,60 @@ impl Posted {
         let guard = if locked { vec![doc! { "$set": { "mark": guard } }] } else { Vec::new() };
         let stages = [guard, self.stages(), vec![wake()]].concat();
         Write::Whole(doc! { "q": { "_id": name(entity) }, "u": stages, "upsert": true })
+    }
+}
+
+/// What a post must know of its entity before it stores its messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) now: i64,
+    pub(crate) pending: u64,
+}
+
+impl From<&Row> for Seen {
+    fn from(row: &Row) -> Self {
+        Self { now: row.now, pending: row.pending }
+    }
+}
+
+/// What posts of the last second have seen of their entities, so that the next one stores its messages while it looks.
+/// All that hangs on it is how much room there is, and where a second begins: the order comes from the server.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<BTreeMap<EntityId, (Instant, Seen)>>);
+
+/// So many are remembered; then all are forgotten.
+const RECENT: usize = 4096;
+
+/// So much room must be left: others may have posted meanwhile.
+const ROOM: u64 = 4096;
+
+impl Recent {
+    /// Nothing is remembered where something is delayed or staged, which goes before what is posted.
+    pub(crate) fn keep(&self, entity: &EntityId, row: &Row, posted: &Posted) {
+        let Ok(mut recent) = self.0.lock() else { return };
+        if row.delayed_at.is_some() || row.staged || posted.due.is_some() {
+            recent.remove(entity);
+            return;
+        }
+        if recent.len() >= RECENT {
+            recent.clear();
+        }
+        let pending = row.pending.saturating_add(unsigned(posted.count));
+        recent.insert(entity.clone(), (Instant::now(), Seen { now: row.now, pending }));
+    }
+
+    /// What is known of all of them; none if one of them has to be looked at first.
+    pub(crate) fn of(&self, items: &[Enqueue]) -> Option<Vec<Seen>> {
+        let recent = self.0.lock().ok()?;
+        let seen = |item: &Enqueue| {
+            let (at, seen) = recent.get(&item.entity)?;
+            let age = at.elapsed();
+            let taken = seen.pending.saturating_add(item.messages.len() as u64).saturating_add(ROOM);
+            let fits = age < Duration::from_secs(1) && taken <= item.backlog_limit;
+            let delayed = item.messages.iter().any(|message| !message.delay.is_zero());
+            (fits && !delayed).then(|| Seen { now: seen.now.saturating_add(codec::millis(age)), ..*seen })
+        };
+        items.iter().map(seen).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::MongoQueue;
 use crate::codec::{self, PARCEL, name};
 use crate::row::{self, Place, Queued, Row};
-use crate::statements::{self, weakly};
+use crate::statements::{self, update, weakly};
 use crate::turn::AGAIN;
 
 /// One command holds at most 16 MB; the rest is left for names and headers.
@@ -81,6 +81,24 @@ impl MongoQueue {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Lets what is due and staged at these join their queues, and then these once more, which were stored before a look.
+    pub(crate) async fn fall_in(&self, stored: &[(&EntityId, &[Queued])]) -> Result<(), Error> {
+        let mut parcels: Vec<ObjectId> =
+            stored.iter().flat_map(|(_, own)| own.iter().map(|queued| queued.place.parcel)).collect();
+        parcels.dedup();
+        if parcels.is_empty() {
+            return Ok(());
+        }
+        self.look(&stored.iter().map(|(entity, _)| *entity).collect::<Vec<_>>(), 1).await?;
+        // One by one, in their order.
+        let last = |parcel: ObjectId| {
+            doc! { "q": { "_id": parcel, "q": { "$exists": true } },
+            "u": { "$currentDate": { "seq": { "$type": "timestamp" } } } }
+        };
+        let db = &self.inner.connection;
+        db.write(update(&db.messages, parcels.into_iter().map(last).collect())).await?.check()
     }
 
     /// The rows alone, in order: no queue is read, nothing is promoted or relayed.

@@ -313,29 +313,10 @@ pub(crate) fn bury_stages() -> Vec<Document> {
 /// G2: the documents of these entities, each with the server's clock. What is queued is read behind it, in a command of
 /// its own: whoever marks an entity after this read is refused by the mark, and whoever commits, by the fence.
 pub(crate) fn entities(entities: &str, names: Vec<Document>, state: bool) -> Document {
-    const FIELDS: [&str; 20] = [
-        "fence",
-        "gone",
-        "nonce",
-        "deadline",
-        "last_commit",
-        "commit_before",
-        "handed",
-        "done",
-        "part",
-        "deliveries",
-        "charged",
-        "counted",
-        "batch_limit",
-        "pending",
-        "mark",
-        "queued",
-        "delayed_at",
-        "wait",
-        "paused",
-        "last_error",
-    ];
-    let mut fields: Document = FIELDS.into_iter().map(|field| (field.to_owned(), Bson::from(1))).collect();
+    const FIELDS: &str = "fence gone nonce deadline last_commit commit_before handed done part deliveries charged counted \
+                          batch_limit pending mark queued delayed_at wait paused last_error";
+    let fields = FIELDS.split(' ').map(|field| (field.to_owned(), Bson::from(1)));
+    let mut fields: Document = fields.collect();
     fields.extend(doc! { "now": "$$NOW", "staged": staged() });
     if state {
         fields.extend(doc! { "state": 1, "version": 1, "state_version": 1 });

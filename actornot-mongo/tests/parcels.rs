@@ -144,3 +144,24 @@ async fn messages_whose_poster_died_are_found_behind_the_long_queue_of_another()
     }
     assert!(found.contains(&entity("a")) && found.contains(&entity("c")), "{found:?}");
 }
+
+/// What a process knows of an entity from a moment ago says nothing of what others delay.
+#[tokio::test]
+async fn what_another_process_delayed_goes_before_what_is_posted_when_it_is_due() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let other = MongoQueue::connect(&place.url).await.unwrap();
+    let outside = place.outside().await;
+    for key in (0..10).map(|n| format!("k{n}")) {
+        ok(&queue, many(&key, [1])).await;
+        let mut late = post(&key, "2");
+        late.messages[0].delay = Duration::from_millis(1);
+        ok(&other, late).await;
+        while other.peek(&entity(&key), 9).await.unwrap().len() < 2 {
+            outside.run_command(doc! { "ping": 1 }).await.unwrap();
+        }
+        ok(&queue, many(&key, 3..9)).await;
+        let grant = lock(&queue, &key).await.unwrap();
+        assert_eq!(named(&grant.batch.ids()), (1..9).collect::<Vec<_>>());
+    }
+}
