@@ -102,7 +102,10 @@ impl Inspect for MongoQueue {
                     () if delayed || queued && !ends.is_settled(place) => Location::Queued,
                     () => continue,
                 };
-                found.insert(message.id, location);
+                // An id may be accepted anew while the letter of its first message is still there.
+                if location == Location::Queued || !found.contains_key(&message.id) {
+                    found.insert(message.id, location);
+                }
             }
         }
         Ok(ids.iter().map(|id| found.get(id).copied().unwrap_or(Location::Gone)).collect())

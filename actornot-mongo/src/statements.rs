@@ -301,8 +301,9 @@ pub(crate) fn promote(messages: &str, entities: Vec<Document>) -> Document {
 
 /// G7: a settled parcel becomes the memory of its ids, until their retention is over.
 pub(crate) fn bury_stages() -> Vec<Document> {
-    let accepted =
-        doc! { "$max": ["$at", { "$cond": [{ "$gt": ["$seq", null] }, { "$toDate": "$seq" }, null] }] };
+    let of = |field: &str| doc! { "$cond": [{ "$gt": [field, null] }, { "$toDate": field }, null] };
+    // A letter has its number in place of them.
+    let accepted = doc! { "$max": ["$at", of("$seq"), of("$no")] };
     vec![
         doc! { "$set": { "over": { "$add": [accepted, "$keep"] } } },
         doc! { "$set": { "expires": { "$cond": [{ "$gt": ["$hold", null] }, "$$REMOVE", "$over"] } } },

@@ -117,6 +117,27 @@ async fn a_letter_leaves_its_parcel_with_all_it_has_and_its_id_stays_known() {
     assert_eq!(ok(&queue, many("a", 0..4)).await.admissions, vec![Admission::Duplicate; 4]);
 }
 
+#[tokio::test]
+async fn nothing_of_a_purged_entity_stays_for_ever() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    ok(&queue, many("a", 0..3)).await;
+    let grant = lock(&queue, "a").await.unwrap();
+    let dead = Commit {
+        verdict: Verdict::DeadLetter { error: "bad".to_owned() },
+        next: Next::Release,
+        ..commit(&grant.lease, vec![])
+    };
+    queue.update_locked(&[dead]).await.remove(0).unwrap();
+    assert_eq!(queue.dead_letters("counter", None, 9).await.unwrap().len(), 1);
+    assert!(queue.purge(&entity("a")).await.unwrap());
+    let messages = place.outside().await.collection::<Document>("actornot_message");
+    let kept = doc! { "expires": { "$not": { "$type": "date" } } };
+    assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 2, "the parcel and the letter");
+    assert_eq!(messages.count_documents(kept).await.unwrap(), 0);
+    assert!(queue.dead_letters("counter", None, 9).await.unwrap().is_empty());
+}
+
 /// A sweep looks at a thousand parcels.
 #[tokio::test]
 async fn messages_whose_poster_died_are_found_behind_the_long_queue_of_another() {
