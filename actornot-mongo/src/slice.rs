@@ -170,9 +170,9 @@ impl MongoQueue {
         let mut reads = JoinSet::new();
         for index in long {
             if let (Some((entity, settles)), Some(row)) = (wanted.get(index), rows.get(index)) {
-                let (queue, name, row) = (self.clone(), name(entity), row.clone());
-                let going: Vec<ObjectId> = row.going(*settles).collect();
-                reads.spawn(async move { (index, queue.queue(name, &row, &going, most).await) });
+                let (queue, name, done) = (self.clone(), name(entity), row.done.clone());
+                let (going, parcels) = (row.going(*settles).collect::<Vec<_>>(), row.parcels(most).min(most));
+                reads.spawn(async move { (index, queue.queue(name, &done, &going, parcels, most).await) });
             }
         }
         while let Some(read) = reads.join_next().await {
@@ -186,18 +186,19 @@ impl MongoQueue {
         Ok(rows)
     }
 
-    /// The head of one long queue; whether that is all there is, and whether nothing was left out for its size.
+    /// The head of one long queue, so many messages, which may be in so many parcels; whether that is all there is, and
+    /// whether nothing was left out for its size.
     async fn queue(
         &self,
         name: Document,
-        row: &Row,
+        done: &[ObjectId],
         going: &[ObjectId],
+        mut parcels: usize,
         most: usize,
     ) -> Result<(Waits, bool, bool), Error> {
         let db = &self.inner.connection;
-        let mut parcels = row.parcels(most).min(most);
         loop {
-            let command = statements::queue(&db.messages, name.clone(), going, &row.done, parcels);
+            let command = statements::queue(&db.messages, name.clone(), going, done, parcels);
             let (messages, whole) = db.look(command, statements::HEAD_BYTES).await?;
             let (left, messages): (Vec<_>, Vec<Document>) =
                 messages.into_iter().partition(|message| message.contains_key("left"));

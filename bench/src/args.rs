@@ -17,7 +17,7 @@ pub(crate) const USAGE: &str =
   --quick           a few seconds for each backend: whether it works, not how fast
   --glance          one key and 1,000 keys with 64 posters, idle latency, calm keys: to see what a change brings
   --repetitions N   of each measurement; medians are told; default 3
-  --out DIR         where results and pictures go; without it they are only printed";
+  --out DIR         where results and pictures go; target/bench without it";
 
 pub(crate) enum Task {
     Help,
@@ -94,7 +94,8 @@ pub(crate) fn parse() -> Result<Task> {
     let mut plan = Plan::new(quick, short);
     plan.kinds = if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds };
     plan.repetitions = repetitions.unwrap_or(plan.repetitions).max(1);
-    (plan.out, plan.glance) = (out, glance);
+    // Half an hour's figures are not to be lost because nobody said where they go.
+    (plan.out, plan.glance) = (out.or_else(|| Some(PathBuf::from("target/bench"))), glance);
     Ok(Task::Measure(plan))
 }
 

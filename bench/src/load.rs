@@ -1,10 +1,11 @@
 //! Messages from many posters over many keys, through one mailbox of one process.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actornot_core::{Actornot, Config, EntityId, ErrorKind, LockableQueue, MailboxPoster};
+use actornot_core::{Actornot, Config, EntityId, ErrorKind, LockableQueue, MailboxPoster, Snapshot};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -195,17 +196,24 @@ impl Station {
         }
     }
 
-    /// How many messages of these keys are pending.
-    pub(crate) async fn pending(&self, keys: u64) -> Result<u64> {
-        let mut pending = 0;
-        for first in (0..keys).step_by(500) {
-            let entities: Vec<EntityId> = (first..keys.min(first + 500))
-                .map(|place| EntityId::new("counter", key(place)))
-                .collect::<Result<_, _>>()?;
-            let snapshots = self.mailbox.queue().read(&entities).await?;
-            pending += snapshots.into_iter().flatten().map(|snapshot| snapshot.pending).sum::<u64>();
+    /// Waits until nothing is pending at any of these keys. Nobody posts any more, so one that was seen empty is not looked
+    /// at again, and few at a time: a look at all of them would take the database from those who work.
+    pub(crate) async fn drained(&self, keys: u64) -> Result<()> {
+        let entities = (0..keys).map(|place| EntityId::new("counter", key(place)));
+        let mut open: VecDeque<EntityId> = entities.collect::<Result<_, _>>()?;
+        while !open.is_empty() {
+            let some: Vec<EntityId> = open.drain(..open.len().min(16)).collect();
+            let seen = self.mailbox.queue().read(&some).await?;
+            let empty = open.len();
+            let pending = |snapshot: Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.pending > 0);
+            open.extend(
+                some.into_iter().zip(seen).filter_map(|(entity, seen)| pending(seen).then_some(entity)),
+            );
+            if open.len() > empty {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
-        Ok(pending)
+        Ok(())
     }
 }
 

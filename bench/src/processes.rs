@@ -66,9 +66,7 @@ async fn rate(kind: Kind, backend: &dyn Backend, keys: u64, processes: usize, pl
         let told = worker.told().await?;
         accepted.iter_mut().zip(told.accepted).for_each(|(sum, more)| *sum += more);
     }
-    while observer.pending(keys).await? > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    observer.drained(keys).await?;
     let elapsed = began.elapsed();
     for worker in workers {
         worker.end().await?;
