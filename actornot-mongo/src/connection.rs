@@ -24,7 +24,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// A client with its pool, and the names of the collections.
 pub(crate) struct Connection {
     pub(crate) db: Database,
-    /// Whether answers to writes name the term of their primary.
+    /// Whether it is one replica set, spoken to without a router: then the terms in its answers are those of one log.
     elects: AtomicBool,
     line: Line,
     patience: Duration,
@@ -106,10 +106,12 @@ impl Series {
         }
     }
 
-    /// An error if it was another primary that answered: it may have lost what the one before had.
+    /// An error unless the same primary answered: another may have lost what the one before had, and so may a server that
+    /// names no term.
     pub(crate) fn add(&mut self, reply: &Reply) -> Result<(), Error> {
-        if self.is_weak && *self.term.get_or_insert(reply.term) != reply.term {
-            let elected = "another primary of MongoDB was elected between two writes";
+        let same = *self.term.get_or_insert(reply.term) == reply.term && reply.term > 0;
+        if self.is_weak && !same {
+            let elected = "MongoDB's primary was not the same for two writes of one post";
             return Err(Error::new(ErrorKind::UnknownOutcome, elected));
         }
         Ok(())
@@ -172,9 +174,16 @@ impl Connection {
         }
         let count = |field: &str| crate::codec::int(&answer, field);
         let term = answer.get_document("opTime").map_or(0, |at| crate::codec::int(at, "t"));
-        self.elects.store(term > 0, Ordering::Relaxed);
+        if term == 0 {
+            self.elect(false);
+        }
         let made = answer.get_array("upserted").map_or(0, |made| i64::try_from(made.len()).unwrap_or(0));
         Ok(Reply { n: count("n"), modified: count("nModified") + made, term, errors })
+    }
+
+    /// What `hello` says; a server that was a member once, and names no term any more, takes it back.
+    pub(crate) fn elect(&self, elects: bool) {
+        self.elects.store(elects, Ordering::Relaxed);
     }
 
     /// For writes of which the last is durable, and is added too.
@@ -314,4 +323,22 @@ fn silent(doing: Doing) -> Error {
 pub(crate) fn documents(row: &Document, field: &str) -> Vec<Document> {
     let all = row.get_array(field).map(Vec::as_slice).unwrap_or_default();
     all.iter().filter_map(Bson::as_document).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_primary_that_names_its_term_vouches_for_what_it_wrote_before() {
+        let kept = |is_weak: bool, terms: [i64; 2]| {
+            let mut series = Series { is_weak, term: None };
+            let reply = |term| Reply { n: 1, modified: 0, term, errors: BTreeMap::new() };
+            terms.into_iter().try_for_each(|term| series.add(&reply(term))).is_ok()
+        };
+        assert!(kept(true, [7, 7]));
+        assert!(!kept(true, [7, 8]) && !kept(true, [7, 0]) && !kept(true, [0, 0]));
+        // Each was durable by itself.
+        assert!(kept(false, [0, 0]) && kept(false, [7, 8]));
+    }
 }

@@ -21,6 +21,7 @@ impl MongoQueue {
             settings.push(Setting { name: name.to_owned(), value, voids: voids.map(str::to_owned) });
         };
         let set = hello.get_str("setName").ok();
+        db.elect(set.is_some());
         add("replicaSet", match set {
             Some(set) => format!("{set}, {} members", hello.get_array("hosts").map_or(0, Vec::len)),
             None => "none: a standalone survives its process, not its disk or its machine, and its order not a clock \

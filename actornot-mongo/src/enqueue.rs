@@ -241,7 +241,6 @@ impl MongoQueue {
         if incoming.is_empty() {
             return Ok(stored);
         }
-        // What the last commit settled, and has not become a tombstone yet.
         let inserted = self.insert(&incoming, series).await?;
         for ((incoming, inserted), (index, place)) in incoming.iter().zip(inserted).zip(places) {
             let Some(stored) = stored.get_mut(index) else { continue };

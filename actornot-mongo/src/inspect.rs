@@ -236,10 +236,8 @@ impl MongoQueue {
             .await?;
         let row = rows.into_iter().next().unwrap_or_default();
         let bury = documents(&row, "bury");
-        let place =
-            |letter: &Document| Some((letter.get_object_id("parcel").ok()?, small(int(letter, "at"))));
         let Row { done, part, .. } = Row::decode(row);
-        Ok(Ends { done, part, bury: bury.iter().filter_map(place).collect() })
+        Ok(Ends { done, part, bury: bury.iter().filter_map(row::place).collect() })
     }
 
     /// Where the queue of an entity begins.

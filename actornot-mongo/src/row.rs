@@ -91,11 +91,8 @@ impl Row {
         let stored = row.contains_key("fence");
         let done = row.get_array("done").map(Vec::as_slice).unwrap_or_default();
         let done = done.iter().filter_map(Bson::as_object_id).collect();
-        let within = |field: &str| {
-            let place = row.get_document(field).ok()?;
-            Some((place.get_object_id("parcel").ok()?, small(int(place, "at"))))
-        };
-        let (counted, part) = (within("counted"), within("part"));
+        let place = |field: &str| row.get_document(field).ok().and_then(place);
+        let (counted, part) = (place("counted"), place("part"));
         let (now, deadline) = (moment(&row, "now").unwrap_or_default(), moment(&row, "deadline"));
         Self {
             now,
@@ -356,6 +353,11 @@ pub(crate) fn within((parcel, at): (ObjectId, u32)) -> Document {
     doc! { "parcel": parcel, "at": i64::from(at) }
 }
 
+/// The same, as it is read.
+pub(crate) fn place(stored: &Document) -> Option<(ObjectId, u32)> {
+    Some((stored.get_object_id("parcel").ok()?, small(int(stored, "at"))))
+}
+
 /// What is told of a hand-out: whose counters these are, and what it holds, parcel by parcel.
 pub(crate) fn entries(batch: &[Queued]) -> Document {
     let parcels = batch.chunk_by(|one, next| one.place.parcel == next.place.parcel).filter_map(|part| {
@@ -372,8 +374,7 @@ pub(crate) fn entries(batch: &[Queued]) -> Document {
 
 /// One entry of these, message by message.
 fn places(entry: &Document) -> Vec<(String, Place)> {
-    let parcel = entry.get_object_id("parcel").unwrap_or_default();
-    let (at, of) = (small(int(entry, "at")), small(int(entry, "of")));
+    let (Some((parcel, at)), of) = (place(entry), small(int(entry, "of"))) else { return Vec::new() };
     let ids = entry.get_array("ids").map(Vec::as_slice).unwrap_or_default();
     let ids = ids.iter().filter_map(Bson::as_str);
     (at..).zip(ids).map(|(at, id)| (id.to_owned(), Place { parcel, at, of })).collect()

@@ -166,6 +166,18 @@ async fn messages_whose_poster_died_are_found_behind_the_long_queue_of_another()
     assert!(found.contains(&entity("a")) && found.contains(&entity("c")), "{found:?}");
 }
 
+/// What a process knows of an entity from a moment ago says nothing of what others have posted.
+#[tokio::test]
+async fn a_small_backlog_is_not_overrun_by_two_processes_in_turns() {
+    let place = Place::new(&url(Service::Mongo));
+    let queue = MongoQueue::connect(&place.url).await.unwrap();
+    let other = MongoQueue::connect(&place.url).await.unwrap();
+    let limited = |ids| Enqueue { backlog_limit: 10, ..many("a", ids) };
+    ok(&queue, limited(0..1)).await;
+    assert_eq!(ok(&other, limited(1..10)).await.admissions, vec![Admission::Accepted; 9]);
+    assert_eq!(ok(&queue, limited(10..11)).await.admissions, [Admission::Full]);
+}
+
 /// What a process knows of an entity from a moment ago says nothing of what others delay.
 #[tokio::test]
 async fn what_another_process_delayed_goes_before_what_is_posted_when_it_is_due() {
