@@ -149,6 +149,10 @@ impl Engine {
         if !self.may_run(entity) {
             return;
         }
+        // Whoever joins a slot takes no room, and calls that wait for the end are few.
+        if errand.is_background() && !self.slots.is_held(entity) && self.workers.leaves() {
+            return self.fill_up();
+        }
         if let Some(errand) = self.slots.enter(entity, errand) {
             self.line_up(Work { entity: entity.clone(), nonce: None, held: None, errand });
         }

@@ -44,6 +44,11 @@ impl Errand {
         (Self { background: false, calls: vec![Arc::new(call)] }, Over(receiver))
     }
 
+    /// Whether it is for this process as such, and for nobody else.
+    pub(crate) fn is_background(&self) -> bool {
+        self.background && self.calls.is_empty()
+    }
+
     /// Both in one: the work goes on for as long as one of them wants it.
     pub(crate) fn join(&mut self, other: Self) {
         self.background |= other.background;

@@ -35,7 +35,9 @@ impl Engine {
                 // Whoever relied on its slot relies on this.
                 self.look(&entity, self.errand());
             }
-            match self.workers.next(seat) {
+            let next = self.workers.next(seat);
+            self.fill_up();
+            match next {
                 Some(next) => (work, seat) = next,
                 None => return,
             }

@@ -48,6 +48,8 @@ pub enum Mistake {
     SliceNeverSplit,
     /// A trip does not leave while more calls come, though they would not fit in.
     GatherForEver,
+    /// What does not fit in the line is not looked for when the line is short.
+    LeftToNobody,
     /// A run whose own budget is spent forgets those who joined it.
     SpentBudgetForOthers,
 }

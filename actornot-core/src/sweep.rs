@@ -8,12 +8,24 @@ use tokio::time::Instant;
 
 use crate::engine::Engine;
 use crate::errand::Errand;
+use crate::seam::Mistake;
 use crate::{Cursor, Due, DueQuery, Error, ErrorKind, Limits, Scheduler};
 
 /// When to look again while there is more than can be run.
 const BUSY: Duration = Duration::from_millis(100);
 /// No background sweep comes sooner after another.
 const SOONEST: Duration = Duration::from_millis(1);
+
+/// The most that are asked for at once.
+const PAGE: usize = 1_024;
+
+/// What became of the due.
+enum Claimed {
+    /// All are looked at; how long until the next one is due.
+    All { next: Option<Duration> },
+    /// There are more than there was room for.
+    Full,
+}
 
 /// What a sweep came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,7 +146,10 @@ impl Engine {
         }
         let jittered = period.mul_f64(0.75 + 0.5 * self.jitter());
         match self.claim_due(free).await {
-            Ok(next) => next.map_or(jittered, |next| next.clamp(SOONEST, jittered.max(SOONEST))),
+            Ok(Claimed::Full) => BUSY.clamp(SOONEST, jittered.max(SOONEST)),
+            Ok(Claimed::All { next }) => {
+                next.map_or(jittered, |next| next.clamp(SOONEST, jittered.max(SOONEST)))
+            }
             Err(error) => {
                 tracing::warn!(%error, "a sweep failed; trying again later");
                 jittered
@@ -142,26 +157,51 @@ impl Engine {
         }
     }
 
-    /// Looks at so many due entities that nobody here has, and says when the next one is due.
-    async fn claim_due(self: &Arc<Self>, free: usize) -> Result<Option<Duration>, Error> {
+    /// Looks for what did not fit in the line, if it is short and nobody else does: with a sweep of its own, whatever the
+    /// period is.
+    pub(crate) fn fill_up(self: &Arc<Self>) {
+        if let Some(room) = self.workers.fill()
+            && self.seam.mistake() != Some(Mistake::LeftToNobody)
+        {
+            self.seam.spawn(Box::pin(self.clone().fill(room)));
+        }
+    }
+
+    async fn fill(self: Arc<Self>, mut room: usize) {
+        loop {
+            let claimed = self.claim_due(room).await;
+            self.workers.filled(!matches!(claimed, Ok(Claimed::All { .. })));
+            if let Err(error) = claimed {
+                tracing::warn!(%error, "looking for those who did not fit in line failed; trying again");
+                self.seam.sleep(BUSY).await;
+            }
+            match self.workers.fill() {
+                Some(more) if !self.stopping() => room = more,
+                _ => return,
+            }
+        }
+    }
+
+    /// Looks at so many due entities that nobody here has.
+    async fn claim_due(self: &Arc<Self>, free: usize) -> Result<Claimed, Error> {
         let mut left = free;
         let mut after = None;
         loop {
-            let page = self.due(Limits::SLICE, after).await?;
+            let page = self.due(free.clamp(Limits::SLICE, PAGE), after).await?;
             for entity in &page.entities {
                 // A handler that is stuck stays due for ever, and must not hide the others.
                 if self.slots.is_held(entity) {
                     continue;
                 }
                 if left == 0 {
-                    return Ok(Some(BUSY));
+                    return Ok(Claimed::Full);
                 }
                 left -= 1;
                 self.look(entity, Errand::background());
             }
             after = page.after;
             if after.is_none() {
-                return Ok(page.next);
+                return Ok(Claimed::All { next: page.next });
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Who runs: a bounded number of seats, and a first-come-first-served line of entities in front of them.
+//! Who runs: a bounded number of seats, and a first-come-first-served line of entities in front of them, bounded as well:
+//! what does not fit in is left to the database, which knows it anyway, and looked for there when the line is short.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,22 @@ pub(crate) struct Workers<W> {
     busy: watch::Sender<bool>,
 }
 
+/// For each seat so many stand in line at most. Beyond that the line would only be a copy of what the database has.
+const LINE: usize = 160;
+/// A line that is shorter than so many for each seat is short.
+const SHORT: usize = 4;
+/// So many for each seat are looked for when it is.
+const FILL: usize = 16;
+
 #[derive(Debug)]
 struct Room<W> {
     taken: usize,
     line: VecDeque<W>,
+    /// Whether some were left to the database. Whoever comes is then left there too, or they would wait behind everyone
+    /// who comes later.
+    left: bool,
+    /// Whether somebody looks for them.
+    filling: bool,
 }
 
 /// The right to run entities, one after the other. It must come back by [`Workers::next`].
@@ -29,7 +42,7 @@ impl<W> Workers<W> {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            room: Mutex::new(Room { taken: 0, line: VecDeque::new() }),
+            room: Mutex::new(Room { taken: 0, line: VecDeque::new(), left: false, filling: false }),
             busy: watch::Sender::new(false),
         }
     }
@@ -73,6 +86,33 @@ impl<W> Workers<W> {
         }
     }
 
+    /// Whether somebody who comes now is left to the database, and is so.
+    pub(crate) fn leaves(&self) -> bool {
+        let mut room = self.room();
+        room.left |= room.line.len() >= self.limit.saturating_mul(LINE);
+        room.left
+    }
+
+    /// How many to look for, if some were left, the line is short, and nobody looks: the caller must, and say what came of
+    /// it by [`filled`](Self::filled).
+    pub(crate) fn fill(&self) -> Option<usize> {
+        let mut room = self.room();
+        let short = room.line.len() < self.limit.saturating_mul(SHORT);
+        if !room.left || !short || std::mem::replace(&mut room.filling, true) {
+            return None;
+        }
+        // Whoever comes from here on may be missed.
+        room.left = false;
+        Some(self.limit.saturating_mul(FILL))
+    }
+
+    /// Whether more were left than were found.
+    pub(crate) fn filled(&self, more: bool) {
+        let mut room = self.room();
+        room.filling = false;
+        room.left |= more;
+    }
+
     /// How many seats are free for work that nobody in this process has asked for yet.
     pub(crate) fn free(&self) -> usize {
         let room = self.room();
@@ -103,5 +143,26 @@ mod tests {
         let (_, _seat) = workers.next(first).unwrap();
         let (work, seat) = workers.next(second).unwrap();
         assert_eq!((work, workers.next(seat).map(|(work, _)| work)), (2, Some(3)));
+    }
+
+    #[test]
+    fn a_line_has_an_end_and_who_is_left_is_looked_for_before_anybody_else_joins() {
+        let workers = Workers::new(1);
+        let mut seat = workers.line_up(0);
+        for work in 1..=LINE {
+            assert!(!workers.leaves(), "{work}");
+            assert!(workers.line_up(work).is_none());
+        }
+        assert!(workers.leaves());
+        while workers.line() >= SHORT {
+            assert!(workers.leaves() && workers.fill().is_none(), "{} in line", workers.line());
+            seat = seat.and_then(|seat| workers.next(seat)).map(|(_, seat)| seat);
+        }
+        assert_eq!((workers.fill(), workers.fill()), (Some(FILL), None));
+        workers.filled(true);
+        assert!(workers.leaves());
+        assert_eq!(workers.fill(), Some(FILL));
+        workers.filled(false);
+        assert!(!workers.leaves() && workers.fill().is_none());
     }
 }

@@ -19,6 +19,8 @@ type Place = (u64, String, String);
 #[derive(Default)]
 struct Found {
     places: BTreeSet<Place>,
+    /// Behind it a partition may have more than it answered with.
+    known_to: Option<Place>,
     next: Option<u64>,
     staged: Vec<Channel>,
 }
@@ -35,8 +37,10 @@ impl RedisQueue {
             found = self.ask_due(&kinds, query.limit, after.as_ref()).await?;
         }
         let mut due = Due { next: found.next.map(Duration::from_millis), ..Due::default() };
-        let more = found.places.len() > query.limit as usize;
-        for (wake, kind, key) in found.places.into_iter().take(query.limit as usize) {
+        let known_to = found.known_to;
+        let known = |place: &Place| known_to.as_ref().is_none_or(|known_to| place <= known_to);
+        let more = known_to.is_some() || found.places.len() > query.limit as usize;
+        for (wake, kind, key) in found.places.into_iter().take_while(known).take(query.limit as usize) {
             if more {
                 due.after = Some(Cursor(format!("{wake}:{kind}:{key}")));
             }
@@ -47,11 +51,11 @@ impl RedisQueue {
 
     async fn ask_due(&self, kinds: &[&str], limit: u32, after: Option<&Place>) -> Result<Found, Error> {
         let space = &self.inner.space;
+        let most = share(limit, space.partitions);
         let ask = |partition: u16| {
             let mut keys = vec![space.channels(partition)];
             keys.extend(kinds.iter().map(|kind| space.key(partition, "w", kind)));
-            // One more than asked for tells whether there is a next page.
-            let call = Call::new(partition, What::Script(&DUE), keys).number(u64::from(limit) + 1);
+            let call = Call::new(partition, What::Script(&DUE), keys).number(most as u64);
             match after {
                 None => call.arg("").arg("").number(0),
                 Some((wake, kind, key)) => {
@@ -83,9 +87,15 @@ impl RedisQueue {
                 let Some(kind) = kinds.get(index) else { continue };
                 let mut lists = Parts::of(answer)?;
                 for list in [lists.value(), lists.value()] {
+                    let (mut last, mut count) = (None, 0);
                     pairs(list, |wake, key| {
-                        found.places.insert((wake, (*kind).to_owned(), key));
+                        count += 1;
+                        last = Some((wake, (*kind).to_owned(), key));
+                        found.places.extend(last.clone());
                     })?;
+                    if count >= most {
+                        found.known_to = found.known_to.take().into_iter().chain(last).min();
+                    }
                 }
                 // Deadlines farther away than any lease: a clock has jumped back since they were written.
                 pairs(lists.value(), |_, key| {
@@ -102,6 +112,14 @@ impl RedisQueue {
         }
         Ok(found)
     }
+}
+
+/// How many to ask a partition for: entities are spread evenly, so each has its part of a page, give or take. A page may come
+/// out shorter than it was asked for, never with a gap. One more than the page tells whether there is a next one.
+fn share(limit: u32, partitions: u16) -> usize {
+    const LEAST: usize = 16;
+    let (limit, partitions) = (limit as usize, usize::from(partitions).max(1));
+    (limit * 2 / partitions).max(LEAST).min(limit + 1)
 }
 
 fn pairs(list: redis::Value, mut each: impl FnMut(u64, String)) -> Result<(), Error> {

@@ -167,6 +167,7 @@ macro_rules! for_each_behaviour {
                 stuck_handlers_do_not_hide_others_from_a_sweep: G8,
                 posts_that_cannot_be_served_do_not_hold_up_others: G8,
                 a_full_trip_leaves_while_more_posts_come: G8,
+                more_entities_than_fit_in_line_are_all_run: G9,
                 a_post_that_is_refused_fails_alone: G8,
                 a_message_that_is_refused_fails_alone: G8,
             }

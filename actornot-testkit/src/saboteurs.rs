@@ -150,5 +150,6 @@ pub static SABOTEURS: &[Saboteur] = &[
     in_loop(Mistake::SpentBudgetForOthers, "the loop forgets, with a spent budget, those who joined its run", "modes::a_post_that_joins_a_sweep_with_no_time_left_is_run"),
     in_loop(Mistake::SliceNeverSplit, "the loop passes the refusal of a slice on to all of it", "fairness::a_post_that_is_refused_fails_alone"),
     in_loop(Mistake::GatherForEver, "the loop waits with a full slice for as long as more calls come", "fairness::a_full_trip_leaves_while_more_posts_come"),
+    in_loop(Mistake::LeftToNobody, "the loop looks no more for those who did not fit in its line", "fairness::more_entities_than_fit_in_line_are_all_run"),
     in_loop(Mistake::SlotToldTooLate, "the local slot is registered too late", "mailbox::a_post_while_the_last_commit_returns_is_not_stranded"),
 ];

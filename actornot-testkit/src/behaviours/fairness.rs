@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actornot_core::seam::BoxFuture;
-use actornot_core::{Error, Receipt, Settled};
+use actornot_core::{Error, ErrorKind, Receipt, Settled};
 
 use crate::gate::{Point, Verb};
 use crate::lab::Lab;
@@ -159,6 +159,33 @@ pub(crate) async fn a_full_trip_leaves_while_more_posts_come(lab: &Lab) -> Check
         process.settled(&post.await?).await?;
     }
     Ok(())
+}
+
+pub(crate) async fn more_entities_than_fit_in_line_are_all_run(lab: &Lab) -> Check {
+    let scene = scene!(G9, given "one permit, a handler that is stuck, and no sweep", when "more entities are posted to than may stand in line, the handler goes on, and the first look for the others fails", usually "a line without an end, or one that forgets who did not fit in");
+    const MANY: usize = 200;
+    let process = lab.process_with(|config| config.concurrency = 1).await;
+    process.act("stuck", "a", Act::Hold).await?;
+    process.probe.holding(1).await;
+    let keys: Vec<String> = (0..MANY).map(|n| format!("k{n}")).collect();
+    let mut posts: Vec<BoxFuture<'_, Result<Receipt, Error>>> = Vec::new();
+    posts.extend(keys.iter().map(|key| Box::pin(process.say(key, "a")) as BoxFuture<'_, _>));
+    sent(&mut posts).await;
+    let mut receipts = Vec::new();
+    for post in posts {
+        receipts.push(post.await?);
+    }
+    scene.same("looks at the database meanwhile", 0, process.gate.calls(Verb::Due))?;
+    process.gate.refuse(Verb::Due, ErrorKind::Unavailable);
+    process.probe.let_go(1);
+    for receipt in &receipts {
+        scene.same("each message", Settled::Handled, process.settled(receipt).await?)?;
+    }
+    scene.holds(
+        "who did not fit in was looked for, again after that failed",
+        process.gate.calls(Verb::Due) > 1,
+        process.gate.calls(Verb::Due),
+    )
 }
 
 /// Posts these, to whom and with what id, in one trip, of which the database refuses what is called `bad`; says which
