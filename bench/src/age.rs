@@ -50,7 +50,7 @@ pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> R
     let observer = observer(kind, &place, entities).await?;
     let before = backend.sizes(&place).await?;
     let mut worker = Worker::start(kind, &place, entities, 64, plan.portion, plan.age / PORTIONS).await?;
-    let (mut portions, mut accepted) = (Vec::new(), Vec::new());
+    let mut portions = Vec::new();
     let mut messages = 0;
     for _ in 0..PORTIONS {
         worker.go().await?;
@@ -64,8 +64,8 @@ pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> R
             told.resident_mib
         );
         portions.push(Portion { messages, rate, resident_mib: told.resident_mib, sizes });
-        accepted = told.accepted;
     }
+    let accepted = worker.counts().await?;
     worker.end().await?;
     observer.judge(&accepted).await?;
     let (first, last) = (&portions[0], &portions[portions.len() - 1]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -13,7 +14,7 @@ use crate::args::Plan;
 use crate::backend::{Backend, Kind, Place};
 use crate::load::Station;
 use crate::series::Series;
-use crate::worker::Told;
+use crate::worker::{COUNTS, GO, Told};
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Processes {
@@ -22,40 +23,65 @@ pub(crate) struct Processes {
     pub(crate) one: Series,
     pub(crate) four: Series,
     pub(crate) ratio: Series,
+    /// Of four with 64 posters each: four times the load, against the same one process.
+    pub(crate) each: Series,
+    pub(crate) each_ratio: Series,
 }
+
+/// Posters of one process.
+const POSTERS: usize = 64;
 
 pub(crate) async fn measure(kind: Kind, backend: &dyn Backend, plan: &Plan) -> Result<Vec<Processes>> {
     let mut all = Vec::new();
     for keys in [1, 1_000] {
         let (mut ones, mut fours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut eaches, mut each_ratios) = (Vec::new(), Vec::new());
         for _ in 0..plan.repetitions {
-            let one = rate(kind, backend, keys, 1, plan).await?;
-            let four = rate(kind, backend, keys, 4, plan).await?;
+            let one = rate(kind, backend, keys, [1, POSTERS], plan).await?;
+            let four = rate(kind, backend, keys, [4, POSTERS / 4], plan).await?;
+            let each = rate(kind, backend, keys, [4, POSTERS], plan).await?;
             ratios.push(four / one);
+            each_ratios.push(each / one);
             ones.push(one);
             fours.push(four);
+            eaches.push(each);
         }
         let of = |values| Series::of(values);
-        let processes = Processes { keys, one: of(ones), four: of(fours), ratio: of(ratios) };
+        let processes = Processes {
+            keys,
+            one: of(ones),
+            four: of(fours),
+            ratio: of(ratios),
+            each: of(eaches),
+            each_ratio: of(each_ratios),
+        };
         eprintln!(
-            "{}: {keys} keys: one process {:.0}/s, four {:.0}/s: {:.2}",
+            "{}: {keys} keys: one process {:.0}/s, four {:.0}/s: {:.2}; four with as many posters each {:.0}/s: {:.2}",
             kind.name(),
             processes.one.median,
             processes.four.median,
-            processes.ratio.median
+            processes.ratio.median,
+            processes.each.median,
+            processes.each_ratio.median
         );
         all.push(processes);
     }
     Ok(all)
 }
 
-/// Messages a second of so many processes, from the first post to the last commit.
-async fn rate(kind: Kind, backend: &dyn Backend, keys: u64, processes: usize, plan: &Plan) -> Result<f64> {
+/// Messages a second of so many processes with so many posters each, from the first post to the last commit.
+async fn rate(
+    kind: Kind,
+    backend: &dyn Backend,
+    keys: u64,
+    [processes, posters]: [usize; 2],
+    plan: &Plan,
+) -> Result<f64> {
     let place = backend.place();
     let observer = observer(kind, &place, keys).await?;
     let mut workers = Vec::new();
     for _ in 0..processes {
-        workers.push(Worker::start(kind, &place, keys, 64 / processes, plan.time, u64::MAX).await?);
+        workers.push(Worker::start(kind, &place, keys, posters, plan.time, u64::MAX).await?);
     }
     let began = Instant::now();
     for worker in &mut workers {
@@ -63,8 +89,8 @@ async fn rate(kind: Kind, backend: &dyn Backend, keys: u64, processes: usize, pl
     }
     let mut accepted = vec![0; keys as usize];
     for worker in &mut workers {
-        let told = worker.told().await?;
-        accepted.iter_mut().zip(told.accepted).for_each(|(sum, more)| *sum += more);
+        worker.told().await?;
+        accepted.iter_mut().zip(worker.counts().await?).for_each(|(sum, more)| *sum += more);
     }
     observer.drained(keys).await?;
     let elapsed = began.elapsed();
@@ -111,11 +137,26 @@ impl Worker {
     }
 
     pub(crate) async fn go(&mut self) -> Result<()> {
-        self.input.write_all(b"go\n").await?;
+        self.ask(GO).await
+    }
+
+    /// What it tells of its step.
+    pub(crate) async fn told(&mut self) -> Result<Told> {
+        self.answer().await
+    }
+
+    /// How often it was accepted at each key.
+    pub(crate) async fn counts(&mut self) -> Result<Vec<u64>> {
+        self.ask(COUNTS).await?;
+        self.answer().await
+    }
+
+    async fn ask(&mut self, what: &str) -> Result<()> {
+        self.input.write_all(format!("{what}\n").as_bytes()).await?;
         Ok(self.input.flush().await?)
     }
 
-    pub(crate) async fn told(&mut self) -> Result<Told> {
+    async fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
         let line = self.output.next_line().await?.ok_or("a worker ended early")?;
         Ok(serde_json::from_str(&line)?)
     }

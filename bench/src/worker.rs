@@ -21,11 +21,14 @@ pub(crate) struct Work {
     pub(crate) messages: u64,
 }
 
-/// What it tells after each step, as a line.
+/// A step.
+pub(crate) const GO: &str = "go";
+/// To be told, as a line, how often each key was accepted until now.
+pub(crate) const COUNTS: &str = "counts";
+
+/// What it tells after each step, as a line. Not what grows with the keys: its own memory is measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// Of each key, until now.
-    pub(crate) accepted: Vec<u64>,
     pub(crate) posted: u64,
     pub(crate) seconds: f64,
     pub(crate) resident_mib: f64,
@@ -34,9 +37,15 @@ pub(crate) struct Told {
 pub(crate) fn work(work: Work) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let station = runtime.block_on(Station::open(work.kind, &work.place, work.keys))?;
-    let load = Load { messages: work.messages, ..Load::new(work.keys, work.posters, work.time) };
+    let load =
+        Load { messages: work.messages, timed: false, ..Load::new(work.keys, work.posters, work.time) };
     println!("ready");
-    for _ in std::io::stdin().lock().lines() {
+    for line in std::io::stdin().lock().lines() {
+        if line? == COUNTS {
+            println!("{}", serde_json::to_string(&station.counts())?);
+            std::io::stdout().flush()?;
+            continue;
+        }
         let began = std::time::Instant::now();
         // Of an endless load, others may run what this one has posted.
         let posted = match work.messages {
@@ -44,7 +53,7 @@ pub(crate) fn work(work: Work) -> Result<()> {
             _ => runtime.block_on(station.run(&load))?.accepted,
         };
         let seconds = began.elapsed().as_secs_f64();
-        let told = Told { accepted: station.counts(), posted, seconds, resident_mib: resident_mib()? };
+        let told = Told { posted, seconds, resident_mib: resident_mib()? };
         println!("{}", serde_json::to_string(&told)?);
         std::io::stdout().flush()?;
     }
