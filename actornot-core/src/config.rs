@@ -12,7 +12,8 @@ pub struct Config {
     pub lease: Duration,
     /// The most messages in one run.
     pub batch: u32,
-    /// How many entities this process runs at once.
+    /// How many entities this process runs at once. 160 times as many wait for that in its memory; more are left to the
+    /// database, and fetched when few wait.
     pub concurrency: u32,
     /// How many batches a hot entity runs before it queues up behind the others.
     pub slice: u32,

@@ -234,7 +234,7 @@ pub struct Due {
     pub entities: Vec<EntityId>,
     /// How long until the next one that is not due yet, if there is one.
     pub next: Option<Duration>,
-    /// Where to go on, if there is more.
+    /// Where to go on, if there is more: also behind a page that is shorter than what was asked for.
     pub after: Option<Cursor>,
 }
 
