@@ -170,11 +170,11 @@ impl Engine {
     async fn fill(self: Arc<Self>, mut room: usize) {
         loop {
             let claimed = self.claim_due(room).await;
-            self.workers.filled(!matches!(claimed, Ok(Claimed::All { .. })));
-            if let Err(error) = claimed {
+            if let Err(error) = &claimed {
                 tracing::warn!(%error, "looking for those who did not fit in line failed; trying again");
                 self.seam.sleep(BUSY).await;
             }
+            self.workers.filled(!matches!(claimed, Ok(Claimed::All { .. })));
             match self.workers.fill() {
                 Some(more) if !self.stopping() => room = more,
                 _ => return,

@@ -25,6 +25,24 @@ struct Found {
     staged: Vec<Channel>,
 }
 
+impl Found {
+    /// The answer of one partition, in order, which was asked for so many.
+    fn add(&mut self, part: Vec<Place>, most: usize) {
+        if part.len() >= most {
+            self.known_to = self.known_to.take().into_iter().chain(part.last().cloned()).min();
+        }
+        self.places.extend(part);
+    }
+
+    /// The first of them, as far as nobody can be missing, and whether there may be more.
+    fn page(self, limit: usize) -> (impl Iterator<Item = Place>, bool) {
+        let Self { places, known_to, .. } = self;
+        let more = known_to.is_some() || places.len() > limit;
+        let known = move |place: &Place| known_to.as_ref().is_none_or(|known_to| place <= known_to);
+        (places.into_iter().take_while(known).take(limit), more)
+    }
+}
+
 impl RedisQueue {
     pub(crate) async fn find_due(&self, query: &DueQuery) -> Result<Due, Error> {
         let after = query.after.as_ref().map(parse).transpose()?;
@@ -37,10 +55,8 @@ impl RedisQueue {
             found = self.ask_due(&kinds, query.limit, after.as_ref()).await?;
         }
         let mut due = Due { next: found.next.map(Duration::from_millis), ..Due::default() };
-        let known_to = found.known_to;
-        let known = |place: &Place| known_to.as_ref().is_none_or(|known_to| place <= known_to);
-        let more = known_to.is_some() || found.places.len() > query.limit as usize;
-        for (wake, kind, key) in found.places.into_iter().take_while(known).take(query.limit as usize) {
+        let (places, more) = found.page(query.limit as usize);
+        for (wake, kind, key) in places {
             if more {
                 due.after = Some(Cursor(format!("{wake}:{kind}:{key}")));
             }
@@ -87,15 +103,9 @@ impl RedisQueue {
                 let Some(kind) = kinds.get(index) else { continue };
                 let mut lists = Parts::of(answer)?;
                 for list in [lists.value(), lists.value()] {
-                    let (mut last, mut count) = (None, 0);
-                    pairs(list, |wake, key| {
-                        count += 1;
-                        last = Some((wake, (*kind).to_owned(), key));
-                        found.places.extend(last.clone());
-                    })?;
-                    if count >= most {
-                        found.known_to = found.known_to.take().into_iter().chain(last).min();
-                    }
+                    let mut part = Vec::new();
+                    pairs(list, |wake, key| part.push((wake, (*kind).to_owned(), key)))?;
+                    found.add(part, most);
                 }
                 // Deadlines farther away than any lease: a clock has jumped back since they were written.
                 pairs(lists.value(), |_, key| {
@@ -136,5 +146,27 @@ fn parse(cursor: &Cursor) -> Result<Place, Error> {
     match parts {
         (Some(wake), Some(kind), Some(key)) => Ok((wake, kind.to_owned(), key.to_owned())),
         _ => Err(Error::invalid("cursor", "was not made by this adapter")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_where_a_partition_may_have_more_than_it_answered_with() {
+        let part = |wakes: std::ops::Range<u64>| -> Vec<Place> {
+            wakes.map(|wake| (wake, "k".to_owned(), "a".to_owned())).collect()
+        };
+        let mut found = Found::default();
+        found.add(part(0..16), 16);
+        found.add(part(10..40), 64);
+        let (page, more) = found.page(64);
+        assert_eq!((page.map(|(wake, ..)| wake).max(), more), (Some(15), true));
+        let mut found = Found::default();
+        found.add(part(0..15), 16);
+        found.add(part(20..40), 64);
+        let (page, more) = found.page(64);
+        assert_eq!((page.count(), more), (35, false));
     }
 }

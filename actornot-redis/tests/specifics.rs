@@ -67,6 +67,37 @@ async fn scripts_that_the_server_forgets_at_any_moment_are_sent_again() {
 }
 
 #[tokio::test]
+async fn pages_of_what_is_due_name_everybody_once() {
+    let (url, namespace) = (url(Service::RedisCluster), random());
+    let config = RedisConfig::new(url.as_str()).namespace(namespace.as_str()).partitions(4);
+    let queue = RedisQueue::open(config).await.unwrap();
+    let _clearing = Clearing(Outside::new(&url, &namespace));
+    let names: Vec<String> = (0..900).map(|n| format!("k{n}")).collect();
+    for slice in names.chunks(50) {
+        let items: Vec<Enqueue> = slice.iter().map(|name| post(name, "m")).collect();
+        for answer in queue.enqueue(&items).await {
+            answer.unwrap();
+        }
+    }
+    // Each partition has some 225, and is asked for 16, for 50, or for more than it has.
+    for limit in [20, 100, 600] {
+        let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let due = queue.due(&DueQuery { kinds: vec!["counter".into()], limit, after }).await.unwrap();
+            assert!(!due.entities.is_empty() && due.entities.len() <= limit as usize);
+            found.extend(due.entities.iter().map(|entity| entity.key().to_owned()));
+            pages += 1;
+            after = due.after;
+            if after.is_none() {
+                break;
+            }
+        }
+        let distinct: BTreeSet<&String> = found.iter().collect();
+        assert_eq!((found.len(), distinct.len()), (900, 900), "in {pages} pages of {limit}");
+    }
+}
+
+#[tokio::test]
 async fn everything_that_is_done_is_deleted() {
     let (queue, outside) = cluster().await;
     let keys: Vec<String> = (0..10).map(|n| format!("k{n}")).collect();
