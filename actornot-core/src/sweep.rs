@@ -146,8 +146,11 @@ impl Engine {
         }
         let jittered = period.mul_f64(0.75 + 0.5 * self.jitter());
         match self.claim_due(free).await {
-            Ok(Claimed::Full) => BUSY.clamp(SOONEST, jittered.max(SOONEST)),
-            Ok(Claimed::All { next }) => {
+            Ok(claimed) => {
+                let next = match claimed {
+                    Claimed::Full => Some(BUSY),
+                    Claimed::All { next } => next,
+                };
                 next.map_or(jittered, |next| next.clamp(SOONEST, jittered.max(SOONEST)))
             }
             Err(error) => {
