@@ -32,8 +32,10 @@ BEGIN
   PERFORM guard_v1(verb, 'peek');
   SELECT e.id, e.head INTO id_, head_ FROM entity e WHERE e.kind = kind_ AND e.key = key_;
   RETURN QUERY SELECT q.id, q.payload, q.headers FROM (
-    (SELECT 0 AS late, NULL::timestamptz AS at_, m.seq AS n, m.id, m.payload, m.headers FROM message m
-      WHERE m.entity = id_ AND m.seq >= head_ ORDER BY m.seq LIMIT count_)
+    (SELECT 0 AS late, NULL::timestamptz AS at_, m.seq - m.count + u.i AS n, u.id, u.payload, coalesce(u.headers, '') AS headers
+      FROM (SELECT * FROM message m WHERE m.entity = id_ AND m.seq >= head_ ORDER BY m.seq LIMIT count_) m
+      CROSS JOIN LATERAL unnest(m.ids, m.payloads, m.headers) WITH ORDINALITY u(id, payload, headers, i)
+      WHERE m.seq - m.count + u.i >= head_ ORDER BY m.seq, u.i LIMIT count_)
     UNION ALL
     (SELECT 1, d.due_at, d.n, d.id, d.payload, d.headers FROM delayed d
       WHERE d.entity = id_ AND d.due_at <= now_ ORDER BY d.due_at, d.n LIMIT count_)) q
@@ -51,11 +53,13 @@ BEGIN
   RETURN QUERY SELECT o.n - 1, coalesce(m.place, d.place, x.place, l.place, 'gone')
     FROM entity e CROSS JOIN unnest(ids) WITH ORDINALITY o(v, n)
     LEFT JOIN seen s ON s.entity = e.id AND s.id = o.v
-    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.seq = s.seq AND m.id = o.v) m ON true
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM (SELECT m.seq, m.count, m.ids FROM message m
+        WHERE m.entity = e.id AND m.seq >= s.seq AND s.seq >= e.head ORDER BY m.seq LIMIT 1) m
+      WHERE m.ids[(m.count - m.seq + s.seq)::int] = o.v) m ON true
     LEFT JOIN LATERAL (SELECT 'queued' AS place FROM delayed d WHERE d.entity = e.id AND d.id = o.v LIMIT 1) d ON true
     LEFT JOIN LATERAL (SELECT 'dead' AS place FROM dead x WHERE x.entity = e.id AND x.id = o.v LIMIT 1) x ON true
-    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.seq >= e.head AND m.id = o.v
-      AND s.seq IS NULL LIMIT 1) l ON true
+    LEFT JOIN LATERAL (SELECT 'queued' AS place FROM message m WHERE m.entity = e.id AND m.seq >= e.head AND s.seq IS NULL
+      AND o.v = ANY (m.ids[greatest(m.count - m.seq + e.head, 1)::int:]) LIMIT 1) l ON true
     WHERE e.kind = kind_ AND e.key = key_;
 END $$;
 
@@ -99,10 +103,15 @@ BEGIN
   DELETE FROM dead d WHERE d.number = number_ AND d.entity = row_.id RETURNING d.* INTO letter;
   IF letter.number IS NULL THEN RETURN QUERY SELECT false; RETURN; END IF;
   UPDATE seen s SET seq = NULL WHERE s.entity = row_.id AND s.id = letter.id;
-  SELECT CASE WHEN at_head THEN min(m.seq) - 1 END INTO place FROM message m
-    WHERE m.entity = row_.id AND m.seq >= row_.head;
-  INSERT INTO message (entity, seq, id, payload, headers)
-    VALUES (row_.id, coalesce(place, row_.tail + 1), letter.id, letter.payload, letter.headers);
+  IF at_head THEN
+    -- What is settled of the parcel behind it is cut off, for `head` will not tell any more.
+    UPDATE message m SET count = m.count - c.skip, ids = m.ids[c.skip + 1:], payloads = m.payloads[c.skip + 1:], headers = m.headers[c.skip + 1:]
+      FROM (SELECT f.ctid, (f.count - f.seq + row_.head - 1)::int AS skip FROM message f
+        WHERE f.entity = row_.id AND f.seq >= row_.head ORDER BY f.seq LIMIT 1) c WHERE m.ctid = c.ctid AND c.skip > 0;
+    SELECT m.seq - m.count INTO place FROM message m WHERE m.entity = row_.id AND m.seq >= row_.head ORDER BY m.seq LIMIT 1;
+  END IF;
+  INSERT INTO message (entity, seq, count, ids, payloads, headers) VALUES (row_.id, coalesce(place, row_.tail + 1), 1, ARRAY[letter.id],
+    ARRAY[letter.payload], CASE WHEN letter.headers <> '' THEN ARRAY[letter.headers] END);
   -- A new head has not been handed out yet; the next one in line starts over with it. Also while a run of the old head
   -- is under way, for a run that fails would leave its attempts to whoever is the head.
   UPDATE entity e SET head = least(e.head, place), tail = e.tail + 1, pending = e.pending + 1, queued = e.queued + 1,
@@ -149,7 +158,7 @@ DECLARE now_ timestamptz; id_ bigint; begun boolean := begin_v1(verb, 'purge', p
 BEGIN
   now_ := lock_v1(ARRAY[kind_], ARRAY[key_]);
   UPDATE entity e SET fence = greatest(floor(extract(epoch FROM now_) * 1000)::bigint, e.fence + 1), nonce = NULL, deadline = NULL,
-      handed = '{}', deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
+      first = 1, last = 0, edge = 0, deliveries = 0, charged = 0, batch_limit = 4294967295, pending = 0, queued = 0, head = e.tail + 1, since = NULL,
       delayed_at = NULL, wait_why = NULL, wait_until = NULL, paused = NULL, last_error = NULL, known = false
     WHERE e.kind = kind_ AND e.key = key_ AND e.known RETURNING e.id INTO id_;
   PERFORM wake_v1(ARRAY[id_]);

@@ -72,9 +72,9 @@ BEGIN
     RETURNING d.entity, d.due_at, d.n, d.id, d.payload, d.headers),
   placed AS (SELECT g.*, e.tail + row_number() OVER (PARTITION BY g.entity ORDER BY g.due_at, g.n) AS seq
     FROM gone g JOIN entity e ON e.id = g.entity),
-  ins AS (INSERT INTO message (entity, seq, id, payload, headers)
-    SELECT entity, seq, id, payload, headers FROM placed),
-  told AS (UPDATE seen s SET seq = p.seq FROM placed p WHERE s.entity = p.entity AND s.id = p.id AND s.seq = p.n),
+  ins AS (INSERT INTO message (entity, seq, count, ids, payloads, headers)
+    SELECT entity, seq, 1, ARRAY[id], ARRAY[payload], CASE WHEN headers <> '' THEN ARRAY[headers] END FROM placed),
+  told AS (UPDATE seen s SET seq = p.seq FROM placed p WHERE s.entity = p.entity AND s.id = p.id AND s.seq = -p.n),
   moved AS (SELECT DISTINCT ON (entity) entity, count(*) OVER (PARTITION BY entity) AS count, seq AS tail, due_at, n
     FROM placed ORDER BY entity, seq DESC)
   UPDATE entity e SET tail = m.tail, queued = e.queued + m.count,
@@ -85,7 +85,7 @@ BEGIN
   PERFORM wake_v1(ents);
 END $$;
 
--- Step 3: messages join the queues of `ents`; those of message n are `ents[at_[n]]`. Answers A accepted, D duplicate or
+-- Step 3: messages join the queues of `ents`, each in a row of its own; those of message n are `ents[at_[n]]`. Answers A accepted, D duplicate or
 -- F full for each, and for each of `ents` how many it got, how many of them are ready, and when the first of the others
 -- is due. The rows themselves are written by whoever calls, once. `limits`: NULL = none.
 CREATE FUNCTION {schema}.append_v1(ents bigint[], limits bigint[], at_ int[], message_ids text[], payloads text[],
@@ -94,7 +94,7 @@ CREATE FUNCTION {schema}.append_v1(ents bigint[], limits bigint[], at_ int[], me
 #variable_conflict use_column
 BEGIN
   WITH msg AS MATERIALIZED (
-    SELECT o.n, e.id AS entity, e.pending, e.tail, e.delayed_at, o.id, o.payload, o.headers, limits[o.at_] AS lim,
+    SELECT o.n, e.id AS entity, e.pending, e.tail, e.late, e.delayed_at, o.id, o.payload, o.headers, limits[o.at_] AS lim,
       o.delay, o.keep, now_ + o.keep * interval '1 ms' AS expires,
       s.id IS NOT NULL AS seen, -- joined: EXISTS may be answered by reading all there is
       min(o.n) FILTER (WHERE o.keep > 0) OVER (PARTITION BY e.id, o.id) AS first
@@ -109,17 +109,20 @@ BEGIN
     SELECT c.*, CASE WHEN seen THEN 'D' WHEN fresh AND over THEN 'F' WHEN fresh THEN 'A'
       WHEN first_value(over) OVER (PARTITION BY entity, id ORDER BY (c.n = first) DESC) THEN 'F' ELSE 'D' END AS answer
     FROM counted c),
-  taken AS MATERIALIZED (
-    SELECT *, tail + row_number() OVER (PARTITION BY entity ORDER BY j.n) AS seq,
-      -- While messages that are due still wait to be promoted, a new one joins behind them.
-      CASE WHEN delay > 0 OR delayed_at <= now_ THEN now_ + delay * interval '1 ms' END AS due_at
+  due AS (
+    -- While messages that are due still wait to be promoted, a new one joins behind them.
+    SELECT *, CASE WHEN delay > 0 OR delayed_at <= now_ THEN now_ + delay * interval '1 ms' END AS due_at
     FROM judged j WHERE answer = 'A'),
-  ins AS (INSERT INTO message (entity, seq, id, payload, headers)
-    SELECT t.entity, t.seq, t.id, t.payload, t.headers FROM taken t WHERE t.due_at IS NULL),
+  taken AS MATERIALIZED (
+    SELECT *, CASE WHEN due_at IS NULL THEN tail ELSE late END
+      + row_number() OVER (PARTITION BY entity, due_at IS NULL ORDER BY d.n) AS seq FROM due d),
+  ins AS (INSERT INTO message (entity, seq, count, ids, payloads, headers)
+    SELECT t.entity, t.seq, 1, ARRAY[t.id], ARRAY[t.payload], CASE WHEN t.headers <> '' THEN ARRAY[t.headers] END
+    FROM taken t WHERE t.due_at IS NULL),
   put AS (INSERT INTO delayed (entity, due_at, n, id, payload, headers)
-    SELECT t.entity, t.due_at, t.seq, t.id, t.payload, t.headers FROM taken t WHERE t.due_at IS NOT NULL),
+    SELECT t.entity, t.due_at, t.seq, t.id, t.payload, coalesce(t.headers, '') FROM taken t WHERE t.due_at IS NOT NULL),
   remember AS (INSERT INTO seen (entity, id, expires, seq)
-    SELECT t.entity, t.id, t.expires, t.seq FROM taken t WHERE t.keep > 0
+    SELECT t.entity, t.id, t.expires, CASE WHEN t.due_at IS NULL THEN t.seq ELSE -t.seq END FROM taken t WHERE t.keep > 0
     -- Its retention was over: it may be stored twice from now on.
     ON CONFLICT (entity, id) DO UPDATE SET expires = excluded.expires, seq = NULL),
   sum AS MATERIALIZED (SELECT entity, count(*) AS more, count(*) FILTER (WHERE due_at IS NULL) AS ready, min(due_at) AS later
@@ -152,7 +155,8 @@ RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
   WITH up AS (
-    UPDATE entity e SET pending = e.pending + u.more, queued = e.queued + u.ready, tail = e.tail + u.more, known = true,
+    UPDATE entity e SET pending = e.pending + u.more, queued = e.queued + u.ready, tail = e.tail + u.ready, late = e.late + u.more - u.ready,
+        known = true,
         since = CASE WHEN e.queued = 0 AND u.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, u.later)
     FROM unnest(ents, more, ready, later) u(id, more, ready, later) WHERE e.id = u.id AND (u.more > 0 OR NOT e.known)
     RETURNING e.id, e.kind, e.wake_at, e.since = now_ OR u.later IS NOT NULL AS moved)
@@ -160,54 +164,82 @@ BEGIN
     ON CONFLICT (entity) DO UPDATE SET at = excluded.at;
 END $$;
 
+-- What may be handed out of a queue, up to `most` messages: the first and the last, and the row of that. Where numbers are
+-- missing, it is the first row only: some were deleted by hand, or settled behind a letter that was redriven to before them
+-- meanwhile. So the place of a message in a batch follows from its number. Plain SQL, to become part of the query that calls it.
+CREATE FUNCTION {schema}.next_v1(entity_ bigint, head_ bigint, most bigint)
+RETURNS TABLE (first bigint, last bigint, edge bigint) LANGUAGE sql STABLE AS $$
+  SELECT p.first, CASE WHEN p.sum = p.edge - head_ + 1 THEN least(p.edge, head_ - 1 + most) ELSE least(p.front, p.first - 1 + most) END,
+    CASE WHEN p.sum = p.edge - head_ + 1 THEN p.edge ELSE p.front END
+  FROM (SELECT min(m.before) + 1 AS first, min(m.seq) AS front, max(m.seq) FILTER (WHERE m.before < head_ - 1 + most) AS edge,
+      sum((m.seq - m.before)::int) FILTER (WHERE m.before < head_ - 1 + most) AS sum
+    FROM (SELECT m.seq, greatest(m.seq - m.count, head_ - 1) AS before FROM {schema}.message m
+      WHERE m.entity = entity_ AND m.seq >= head_ ORDER BY m.seq LIMIT most) m) p
+$$;
+
+-- The parcels of what commits settle: whether all of one is settled, or else which of it is the last; whether that is the dead
+-- letter; whether it is still `stored` as it is named; and whether the rest is to be cut off, because `head` cannot tell where
+-- it begins: it is with a letter that was redriven to before it. Plain SQL too.
+CREATE FUNCTION {schema}.settle_v1(ents_ bigint[], judged_ text[], begins_ int[], settles_ bigint[], verdicts_ text[], ids_ text[])
+RETURNS TABLE (n bigint, place tid, whole boolean, last int, dead boolean, stored boolean, cut boolean) LANGUAGE sql STABLE AS $$
+  SELECT u.n, m.ctid, m.seq <= c.upto, (m.count - greatest(m.seq - c.upto, 0))::int, m.seq >= c.upto AND u.settles > c.acks,
+    m.ids[greatest(m.count - m.seq + e.first, 1)::int:least(m.count, m.count - m.seq + e.first + c.acks - 1)::int]
+      = ids_[u.start + greatest(m.seq - m.count + 1 - e.first, 0)::int:u.start + least(m.seq - e.first + 1, c.acks)::int - 1],
+    m.seq > c.upto AND e.head < e.first
+  FROM unnest(judged_, begins_, settles_, verdicts_) WITH ORDINALITY u(judged, start, settles, verdict, n)
+  JOIN {schema}.entity e ON e.id = ents_[u.n]
+  CROSS JOIN LATERAL (SELECT u.settles - (u.verdict = 'dead_letter')::int AS acks, e.first + u.settles - 1 AS upto) c
+  JOIN {schema}.message m ON m.entity = e.id AND m.seq BETWEEN e.first AND e.edge AND m.seq - m.count < c.upto
+  WHERE u.judged = 'apply' AND u.settles > 0
+$$;
+
 -- Step 4: the rows of `ents`, locked and promoted, are written once: what joined their queues, and the lock where a nonce
--- is given and it is free. One row 'grant' (payload = state) and one 'message' for each that is handed out.
+-- is given and it is free. One row 'grant' (with the state) and one 'parcel' for each of which something is handed out.
 --
 -- A row that says that something is queued when nothing is, is set right: somebody deleted messages by hand, and `due`
 -- would report it for ever.
 CREATE FUNCTION {schema}.grant_v1(post boolean, ents bigint[], more bigint[], ready bigint[], later timestamptz[],
   nonces uuid[], lengths bigint[], maxes bigint[], now_ timestamptz)
-RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE AS $$
+RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[]) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
   WITH want AS MATERIALIZED (
     SELECT u.n::int - 1 AS item, e.id, e.wake_at, u.more, u.ready, u.later, u.nonce, now_ + u.length * interval '1 ms' AS deadline,
-      g.again, g.fresh, g.limited, CASE WHEN g.again THEN e.handed WHEN g.fresh THEN
-        (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m
-          WHERE m.entity = e.id AND m.seq >= e.head ORDER BY m.seq LIMIT greatest(least(u.max, g.limited), 1)) h) END AS seqs
+      g.again, g.fresh, g.limited, h.first, h.last, h.edge
     FROM unnest(ents, more, ready, later, nonces, lengths, maxes) WITH ORDINALITY u(id, more, ready, later, nonce, length, max, n)
     JOIN entity e ON e.id = u.id
     CROSS JOIN LATERAL (SELECT
-      coalesce(e.deadline IS NOT NULL AND e.nonce = u.nonce AND e.handed <> '{}', false) AS again,
+      coalesce(e.deadline IS NOT NULL AND e.nonce = u.nonce AND e.last >= e.first, false) AS again,
       u.nonce IS NOT NULL AND e.nonce IS DISTINCT FROM u.nonce AND e.queued + u.ready > 0 AND e.paused IS NULL
         AND (e.wait_until IS NULL OR e.wait_until <= now_)
         AND (e.deadline IS NULL OR e.deadline <= now_ OR e.deadline > now_ + interval '1 hour') AS fresh,
-      CASE WHEN e.deadline IS NOT NULL AND e.handed <> '{}' THEN 1 ELSE e.batch_limit END AS limited OFFSET 0) g),
+      CASE WHEN e.deadline IS NOT NULL AND e.last >= e.first THEN 1 ELSE e.batch_limit END AS limited OFFSET 0) g
+    CROSS JOIN LATERAL next_v1(e.id, e.head, CASE WHEN g.fresh THEN greatest(least(u.max, g.limited), 1) ELSE 0 END) h),
   up AS (
-    UPDATE entity e SET pending = CASE WHEN w.fresh AND w.seqs IS NULL THEN greatest(e.pending + w.more - e.queued - w.ready, 0)
+    UPDATE entity e SET pending = CASE WHEN w.fresh AND w.first IS NULL THEN greatest(e.pending + w.more - e.queued - w.ready, 0)
         ELSE e.pending + w.more END,
-      queued = CASE WHEN w.fresh AND w.seqs IS NULL THEN 0 ELSE e.queued + w.ready END,
-      tail = e.tail + w.more, since = CASE WHEN e.queued = 0 AND w.ready > 0 THEN now_ ELSE e.since END,
+      queued = CASE WHEN w.fresh AND w.first IS NULL THEN 0 ELSE e.queued + w.ready END,
+      tail = e.tail + w.ready, late = e.late + w.more - w.ready, since = CASE WHEN e.queued = 0 AND w.ready > 0 THEN now_ ELSE e.since END,
       delayed_at = least(e.delayed_at, w.later), known = e.known OR post,
-      deadline = CASE WHEN w.seqs IS NULL THEN e.deadline ELSE w.deadline END,
-      nonce = CASE WHEN w.seqs IS NULL THEN e.nonce ELSE w.nonce END,
-      handed = coalesce(w.seqs, e.handed), head = CASE WHEN w.fresh THEN coalesce(w.seqs[1], e.head) ELSE e.head END,
-      batch_limit = CASE WHEN w.fresh AND w.seqs IS NOT NULL THEN w.limited ELSE e.batch_limit END,
-      fence = e.fence + (w.fresh AND w.seqs IS NOT NULL)::int,
-      deliveries = e.deliveries + (w.fresh AND w.seqs IS NOT NULL)::int,
-      charged = e.charged + (w.fresh AND coalesce(cardinality(w.seqs) = 1, false))::int
+      deadline = CASE WHEN w.again OR w.first IS NOT NULL THEN w.deadline ELSE e.deadline END,
+      nonce = CASE WHEN w.first IS NOT NULL THEN w.nonce ELSE e.nonce END,
+      first = coalesce(w.first, e.first), last = coalesce(w.last, e.last), edge = coalesce(w.edge, e.edge), head = coalesce(w.first, e.head),
+      batch_limit = CASE WHEN w.first IS NOT NULL THEN w.limited ELSE e.batch_limit END,
+      fence = e.fence + (w.first IS NOT NULL)::int, deliveries = e.deliveries + (w.first IS NOT NULL)::int,
+      charged = e.charged + coalesce(w.first = w.last, false)::int
     FROM want w WHERE e.id = w.id AND (w.more > 0 OR w.fresh OR w.again OR e.known < post)
-    RETURNING w.item, w.seqs, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.wake_at,
-      w.wake_at IS DISTINCT FROM e.wake_at AS moved),
+    RETURNING w.item, w.again OR w.first IS NOT NULL AS given, e.first, e.last, e.edge, e.id, e.kind, e.fence, e.deliveries, e.charged,
+      e.batch_limit, e.wake_at, w.wake_at IS DISTINCT FROM e.wake_at AS moved),
   put AS (INSERT INTO wake (entity, kind, at) SELECT g.id, g.kind, g.wake_at FROM up g WHERE g.moved AND g.wake_at IS NOT NULL
     ON CONFLICT (entity) DO UPDATE SET at = excluded.at),
-  gone AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.moved AND g.wake_at IS NULL),
-  -- By itself: joined with the rest, messages might be looked for by their entity only, all its backlog.
-  batch AS MATERIALIZED (SELECT g.item, g.id, h.seq, h.n::int AS n FROM up g CROSS JOIN LATERAL unnest(g.seqs) WITH ORDINALITY h(seq, n))
-  SELECT g.item, 'grant', 0, ARRAY[g.fence, g.deliveries, g.charged, g.batch_limit, s.version, s.state_version], NULL, s.json, NULL
-    FROM up g LEFT JOIN state s ON s.entity = g.id WHERE g.seqs IS NOT NULL
+  gone AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.moved AND g.wake_at IS NULL)
+  SELECT g.item, 'grant', NULL::bigint, ARRAY[g.fence, g.deliveries, g.charged, g.batch_limit, s.version, s.state_version], s.json,
+      NULL::text[], NULL::text[], NULL::text[]
+    FROM up g LEFT JOIN state s ON s.entity = g.id WHERE g.given
   UNION ALL
-  SELECT b.item, 'message', b.n, NULL, m.id, m.payload, m.headers FROM batch b JOIN message m ON m.entity = b.id AND m.seq = b.seq
+  SELECT g.item, 'parcel', m.seq, NULL, NULL, m.ids[c.from_:c.to_], m.payloads[c.from_:c.to_], m.headers[c.from_:c.to_]
+    FROM up g JOIN message m ON m.entity = g.id AND m.seq BETWEEN g.first AND g.edge CROSS JOIN LATERAL (SELECT
+      greatest(m.count - m.seq + g.first, 1)::int AS from_, (m.count - greatest(m.seq - g.last, 0))::int AS to_) c WHERE g.given
   ORDER BY 1, 3;
 END $$;

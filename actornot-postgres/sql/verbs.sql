@@ -2,11 +2,12 @@
 -- key order, read the clock behind the locks, promote; then the rest.
 
 -- enqueue: items by kinds .. maxes (nonce NULL = no lock wanted), messages by at_ (of which item, from 1), nth (of its
--- item, from 1) .. keeps. `plain`: none is delayed, each is remembered, and no id is twice in an item.
+-- item, from 1) .. keeps; headers_ is NULL where none has any. `plain`: none is delayed, each is remembered, and no id is
+-- twice in an item; then those from firsts[n] to lasts[n] are parcel n.
 CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[], counts bigint[],
-  nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[], nth int[], message_ids text[], payloads text[],
-  headers_ text[], delays bigint[], keeps bigint[])
-RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+  nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, firsts int[], lasts int[], at_ int[], nth int[],
+  message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
+RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[]) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
 DECLARE now_ timestamptz; ents bigint[]; tails bigint[]; fits boolean; soonest timestamptz; sum record;
@@ -30,13 +31,13 @@ BEGIN
     -- What append_v1 comes to when every message is accepted and ready. No ON CONFLICT: it writes each row twice.
     INSERT INTO seen (entity, id, expires, seq) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms', tails[m.at_] + m.nth
       FROM unnest(at_, nth, message_ids, keeps) m(at_, nth, id, keep);
-    INSERT INTO message (entity, seq, id, payload, headers) SELECT ents[m.at_], tails[m.at_] + m.nth, m.id, m.payload, m.headers
-      FROM unnest(at_, nth, message_ids, payloads, headers_) m(at_, nth, id, payload, headers);
+    INSERT INTO message (entity, seq, count, ids, payloads, headers) SELECT ents[at_[p.last]], tails[at_[p.last]] + nth[p.last],
+        p.last - p.first + 1, message_ids[p.first:p.last], payloads_[p.first:p.last], headers_[p.first:p.last] FROM unnest(firsts, lasts) p(first, last);
     SELECT NULL::text AS admissions, counts AS more, counts AS ready, NULL::timestamptz[] AS later INTO sum;
   ELSE
-    SELECT * INTO sum FROM append_v1(ents, limits, at_, message_ids, payloads, headers_, delays, keeps, now_);
+    SELECT * INTO sum FROM append_v1(ents, limits, at_, message_ids, payloads_, headers_, delays, keeps, now_);
     -- Without this row every message was accepted.
-    RETURN QUERY SELECT -1, 'admissions', 0, NULL::bigint[], NULL::text, sum.admissions, NULL::text;
+    RETURN QUERY SELECT -1, 'admissions', NULL::bigint, NULL::bigint[], sum.admissions, NULL::text[], NULL::text[], NULL::text[];
   END IF;
   IF array_remove(nonces, NULL) = '{}' THEN
     PERFORM join_v1(ents, sum.more, sum.ready, sum.later, now_);
@@ -48,7 +49,7 @@ END $$;
 
 -- try_lock: nothing joins, and who is not known gets no row.
 CREATE FUNCTION {schema}.try_lock_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[], lengths bigint[], maxes bigint[])
-RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[]) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
 DECLARE now_ timestamptz; ents bigint[]; soonest timestamptz; none bigint[] := array_fill(0::bigint, ARRAY[cardinality(kinds)]);
@@ -67,17 +68,16 @@ BEGIN
 END $$;
 
 -- update_locked: the rows by kinds and keys, those of the commits and behind them those they send to besides; commits by
--- commits .. shapes (max NULL = release, state NULL = unchanged); what they settle by of_ (which commit) and nth (of what
--- was handed out), with its id, which is NULL for the one that is dead-lettered; sends by sent_of, sent_to (which row) ..
--- keeps.
+-- commits .. shapes (max NULL = release, state NULL = unchanged). `settles` counts what is acknowledged, and the dead letter
+-- behind it; the ids of the former are settled_ids from begins on. Sends by sent_of, sent_to (which row) .. keeps.
 CREATE FUNCTION {schema}.update_locked_v1(verb text, patience bigint, kinds text[], keys text[], commits uuid[], nonces uuid[],
   fences bigint[], lengths bigint[], settles bigint[], verdicts text[], errors text[], whys text[], afters bigint[], limits bigint[],
-  maxes bigint[], states text[], shapes bigint[], of_ int[], nth int[], settled_ids text[], sent_of int[], sent_to int[],
-  message_ids text[], payloads text[], headers_ text[], delays bigint[], keeps bigint[])
-RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text) LANGUAGE plpgsql VOLATILE
+  maxes bigint[], states text[], shapes bigint[], begins int[], settled_ids text[], sent_of int[], sent_to int[],
+  message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
+RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[]) LANGUAGE plpgsql VOLATILE
 {write} AS $$
 #variable_conflict use_column
-DECLARE now_ timestamptz; places int[]; ents bigint[]; judged text[]; soonest timestamptz; wrong int[]; sum record;
+DECLARE now_ timestamptz; places int[]; ents bigint[]; judged text[]; soonest timestamptz; wrong bigint[]; cut boolean; sum record;
   begun boolean := begin_v1(verb, 'update_locked', patience); forgot boolean;
 BEGIN
   IF sent_to <> '{}' THEN PERFORM make_v1(kinds, keys); END IF;
@@ -88,7 +88,7 @@ BEGIN
           WHEN u.commit IS NULL THEN 'target'
           WHEN e.last_commit = u.commit THEN 'replay'
           WHEN e.deadline IS NULL OR e.nonce IS DISTINCT FROM u.nonce OR e.fence <> u.fence THEN 'lost'
-          WHEN u.settles > cardinality(e.handed) THEN 'conflict'
+          WHEN u.settles > e.last - e.first + 1 THEN 'conflict'
           ELSE 'apply' END AS judged
       FROM unnest(kinds, keys, commits, nonces, fences, settles) WITH ORDINALITY u(kind, key, commit, nonce, fence, settles, n)
       JOIN entity e ON e.kind = u.kind AND e.key = u.key ORDER BY e.kind, e.key FOR UPDATE OF e) x;
@@ -98,23 +98,26 @@ BEGIN
       FROM generate_subscripts(kinds, 1) u(n) LEFT JOIN unnest(places, ents, judged) v(n, id, judged) ON v.n = u.n;
   END IF;
   IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); END IF;
-  -- Settle: acknowledged messages go, the dead letter is kept, the state is stored. A commit that names one that is not
-  -- stored changes nothing. The row itself is written once, below.
-  WITH a AS MATERIALIZED (
-    SELECT h.of_, h.id IS NULL AS dead, h.entity, h.kind, h.deliveries, m.ctid AS place,
-      m.id IS NOT NULL AND (h.id IS NULL OR m.id = h.id) AS stored
-    FROM (SELECT a.of_, a.id, e.id AS entity, e.kind, e.deliveries, e.handed[a.nth] AS seq
-      FROM unnest(of_, nth, settled_ids) a(of_, nth, id) JOIN entity e ON e.id = ents[a.of_] WHERE judged[a.of_] = 'apply' OFFSET 0) h
-    LEFT JOIN message m ON m.entity = h.entity AND m.seq = h.seq),
-  gone AS (
-    DELETE FROM message m USING a WHERE m.ctid = a.place AND a.of_ <> ALL (ARRAY(SELECT w.of_ FROM a w WHERE NOT w.stored))
-    RETURNING a.dead, a.of_, a.kind, a.entity, a.deliveries, m.id, CASE WHEN a.dead THEN m.payload END AS payload, m.headers),
-  buried AS (INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
-    SELECT g.kind, g.entity, g.id, g.payload, g.headers, errors[g.of_], g.deliveries FROM gone g WHERE g.dead)
-  SELECT array_agg(a.of_) INTO wrong FROM a WHERE NOT a.stored;
+  -- Settle: the dead letter is kept, parcels of which all is settled go, the state is stored. A commit that names what is not
+  -- stored changes nothing.
+  IF 'dead_letter' = ANY (verdicts) THEN
+    WITH a AS MATERIALIZED (SELECT * FROM settle_v1(ents, judged, begins, settles, verdicts, settled_ids))
+    INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)
+      SELECT e.kind, e.id, m.ids[a.last], m.payloads[a.last], coalesce(m.headers[a.last], ''), errors[a.n], e.deliveries
+      FROM a JOIN entity e ON e.id = ents[a.n] JOIN message m ON m.ctid = a.place
+      WHERE a.dead AND a.n <> ALL (ARRAY(SELECT w.n FROM a w WHERE NOT w.stored));
+  END IF;
+  WITH a AS MATERIALIZED (SELECT * FROM settle_v1(ents, judged, begins, settles, verdicts, settled_ids)),
+  gone AS (DELETE FROM message m USING a WHERE m.ctid = a.place AND a.whole AND a.n <> ALL (ARRAY(SELECT w.n FROM a w WHERE NOT w.stored)))
+  SELECT array_agg(a.n) FILTER (WHERE NOT a.stored), bool_or(a.cut) INTO wrong, cut FROM a;
   IF wrong IS NOT NULL THEN
     judged := ARRAY(SELECT CASE WHEN u.n = ANY (wrong) THEN 'conflict' ELSE u.judged END FROM unnest(judged) WITH ORDINALITY u(judged, n)
       ORDER BY u.n);
+  END IF;
+  IF cut THEN
+    UPDATE message m SET count = m.count - a.last, ids = m.ids[a.last + 1:], payloads = m.payloads[a.last + 1:],
+        headers = m.headers[a.last + 1:]
+      FROM settle_v1(ents, judged, begins, settles, verdicts, settled_ids) a WHERE m.ctid = a.place AND a.cut;
   END IF;
   INSERT INTO state AS s (entity, version, state_version, json)
     SELECT ents[c.n], 1, c.shape, c.state FROM unnest(states, shapes) WITH ORDINALITY c(state, shape, n)
@@ -124,7 +127,7 @@ BEGIN
   -- Sends, beyond the backlog limit, in order of commits and effects.
   IF sent_to <> '{}' AND 'apply' = ANY (judged) THEN
     SELECT * INTO sum FROM append_v1(ents, NULL, (SELECT array_agg(CASE judged[s.of_] WHEN 'apply' THEN s.to_ END ORDER BY s.n)
-      FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads, headers_, delays, keeps, now_);
+      FROM unnest(sent_of, sent_to) WITH ORDINALITY s(of_, to_, n)), message_ids, payloads_, headers_, delays, keeps, now_);
     PERFORM join_v1(ents, sum.more, sum.ready, sum.later, now_);
     forgot := forget_v1(cardinality(sent_to), now_);
   END IF;
@@ -133,12 +136,10 @@ BEGIN
   RETURN QUERY
   WITH c AS MATERIALIZED (
     SELECT u.n::int - 1 AS item, e.id, e.wake_at, u.commit, u.settles, u.verdict, u.error, u.why, greatest(u.lim, 1) AS batch_limit,
-      now_ + u.length * interval '1 ms' AS deadline, v.wait_until, v.paused, r.ready, CASE WHEN r.ready THEN
-        (SELECT array_agg(h.seq ORDER BY h.seq) FROM (SELECT m.seq FROM message m WHERE m.entity = e.id AND m.seq >= e.head
-          ORDER BY m.seq LIMIT greatest(least(u.max, u.lim), 1)) h) END AS seqs,
-      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND e.handed <> '{}' THEN greatest(e.deliveries - 1, 0)
+      now_ + u.length * interval '1 ms' AS deadline, v.wait_until, v.paused, r.ready, r.head, h.first, h.last, h.edge,
+      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND e.last >= e.first THEN greatest(e.deliveries - 1, 0)
         ELSE e.deliveries END AS deliveries,
-      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND cardinality(e.handed) = 1 THEN greatest(e.charged - 1, 0)
+      CASE WHEN u.settles > 0 THEN 0 WHEN u.why = 'not_ready' AND e.last = e.first THEN greatest(e.charged - 1, 0)
         ELSE e.charged END AS charged
     FROM unnest(ents, judged, commits, lengths, settles, verdicts, errors, whys, afters, limits, maxes) WITH ORDINALITY
       u(id, judged, commit, length, settles, verdict, error, why, after, lim, max, n)
@@ -147,40 +148,45 @@ BEGIN
       CASE u.verdict WHEN 'wait' THEN now_ + u.after * interval '1 ms' WHEN 'pause' THEN e.wait_until END AS wait_until,
       CASE WHEN u.verdict = 'pause' THEN coalesce(u.error, '') ELSE e.paused END AS paused OFFSET 0) v
     CROSS JOIN LATERAL (SELECT u.max IS NOT NULL AND v.paused IS NULL AND (v.wait_until IS NULL OR v.wait_until <= now_)
-      AND e.queued > u.settles AS ready OFFSET 0) r
+        AND e.queued > u.settles AS ready,
+      CASE WHEN u.settles > 0 AND e.first = e.head THEN e.first + u.settles ELSE e.head END AS head OFFSET 0) r
+    CROSS JOIN LATERAL next_v1(e.id, r.head, CASE WHEN r.ready THEN greatest(least(u.max, u.lim), 1) ELSE 0 END) h
     WHERE u.judged = 'apply'),
   up AS (
     UPDATE entity e SET fence = e.fence + 1, last_commit = c.commit, batch_limit = c.batch_limit,
-      pending = CASE WHEN c.ready AND c.seqs IS NULL THEN greatest(e.pending - e.queued, 0) ELSE e.pending - c.settles END,
-      queued = CASE WHEN c.ready AND c.seqs IS NULL THEN 0 ELSE e.queued - c.settles END,
+      pending = CASE WHEN c.ready AND c.first IS NULL THEN greatest(e.pending - e.queued, 0) ELSE e.pending - c.settles END,
+      queued = CASE WHEN c.ready AND c.first IS NULL THEN 0 ELSE e.queued - c.settles END,
       wait_until = c.wait_until, wait_why = CASE c.verdict WHEN 'wait' THEN c.why WHEN 'pause' THEN e.wait_why END, paused = c.paused,
       last_error = CASE c.verdict WHEN 'proceed' THEN NULL WHEN 'dead_letter' THEN c.error WHEN 'wait' THEN coalesce(c.error, e.last_error)
         ELSE e.last_error END,
-      head = CASE WHEN c.seqs IS NOT NULL THEN c.seqs[1] -- a redriven letter may stand before what was handed out
-        WHEN c.settles > 0 AND e.handed[1] = e.head THEN e.handed[c.settles] + 1 ELSE e.head END,
-      handed = coalesce(c.seqs, '{}'), deadline = CASE WHEN c.seqs IS NOT NULL THEN c.deadline END,
-      since = CASE WHEN c.seqs IS NULL THEN now_ ELSE e.since END,
-      deliveries = c.deliveries + (c.seqs IS NOT NULL)::int, charged = c.charged + coalesce((cardinality(c.seqs) = 1)::int, 0)
+      head = coalesce(c.first, c.head), -- a redriven letter may stand before what was handed out
+      first = coalesce(c.first, 1), last = coalesce(c.last, 0), edge = coalesce(c.edge, 0),
+      deadline = CASE WHEN c.first IS NOT NULL THEN c.deadline END, since = CASE WHEN c.first IS NOT NULL THEN e.since ELSE now_ END,
+      deliveries = c.deliveries + (c.first IS NOT NULL)::int, charged = c.charged + coalesce(c.first = c.last, false)::int
     FROM c WHERE e.id = c.id
-    RETURNING c.item, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at, c.wake_at AS before),
+    RETURNING c.item, e.id, e.kind, e.fence, e.deliveries, e.charged, e.batch_limit, e.first, e.last, e.edge, e.deadline,
+      e.wake_at, c.wake_at AS before),
   put AS (INSERT INTO wake (entity, kind, at) SELECT g.id, g.kind, g.wake_at FROM up g
     WHERE g.wake_at IS NOT NULL AND g.wake_at IS DISTINCT FROM g.before ON CONFLICT (entity) DO UPDATE SET at = excluded.at),
   off AS (DELETE FROM wake x USING up g WHERE x.entity = g.id AND g.wake_at IS NULL AND g.before IS NOT NULL),
   done AS (
-    SELECT g.item, true AS mine, g.id, g.fence, g.deliveries, g.charged, g.batch_limit, g.handed, g.deadline, g.wake_at FROM up g
+    SELECT g.item, true AS mine, g.id, g.fence, g.deliveries, g.charged, g.batch_limit, g.first, g.last, g.edge, g.deadline, g.wake_at FROM up g
     UNION ALL -- the replies of these were lost: as it stands now
-    SELECT u.n::int - 1, coalesce(e.nonce = u.nonce, false), e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.handed, e.deadline, e.wake_at
-    FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay'),
-  batch AS MATERIALIZED (SELECT d.item, d.id, h.seq, h.n::int AS n FROM done d CROSS JOIN LATERAL unnest(d.handed) WITH ORDINALITY h(seq, n)
-    WHERE d.mine AND d.deadline IS NOT NULL)
-  SELECT d.item, CASE WHEN d.mine AND d.deadline IS NOT NULL THEN 'continue' ELSE 'released' END, 0,
+    SELECT u.n::int - 1, coalesce(e.nonce = u.nonce, false), e.id, e.fence, e.deliveries, e.charged, e.batch_limit, e.first, e.last, e.edge,
+      e.deadline, e.wake_at
+    FROM unnest(ents, judged, nonces) WITH ORDINALITY u(id, judged, nonce, n) JOIN entity e ON e.id = u.id WHERE u.judged = 'replay')
+  SELECT d.item, CASE WHEN d.mine AND d.deadline IS NOT NULL THEN 'continue' ELSE 'released' END, NULL::bigint,
     CASE WHEN d.mine AND d.deadline IS NOT NULL THEN ARRAY[d.fence, d.deliveries, d.charged, d.batch_limit]
       WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM greatest(d.wake_at, d.deadline) - now_) * 1000)::bigint, 0)] END,
-    NULL::text, NULL::text, NULL::text FROM done d
+    NULL::text, NULL::text[], NULL::text[], NULL::text[] FROM done d
   UNION ALL
-  SELECT b.item, 'message', b.n, NULL, m.id, m.payload, m.headers FROM batch b JOIN message m ON m.entity = b.id AND m.seq = b.seq
+  SELECT d.item, 'parcel', m.seq, NULL, NULL, m.ids[c.from_:c.to_], m.payloads[c.from_:c.to_], m.headers[c.from_:c.to_]
+    FROM done d JOIN message m ON m.entity = d.id AND m.seq BETWEEN d.first AND d.edge CROSS JOIN LATERAL (SELECT
+      greatest(m.count - m.seq + d.first, 1)::int AS from_, (m.count - greatest(m.seq - d.last, 0))::int AS to_) c
+    WHERE d.mine AND d.deadline IS NOT NULL
   UNION ALL
-  SELECT u.n::int - 1, u.judged, 0, NULL, NULL, NULL, NULL FROM unnest(judged) WITH ORDINALITY u(judged, n) WHERE u.judged IN ('lost', 'conflict')
+  SELECT u.n::int - 1, u.judged, NULL, NULL, NULL, NULL, NULL, NULL FROM unnest(judged) WITH ORDINALITY u(judged, n)
+    WHERE u.judged IN ('lost', 'conflict')
   ORDER BY 1, 3;
 END $$;
 
@@ -193,8 +199,8 @@ DECLARE now_ timestamptz; begun boolean := begin_v1(verb, 'release', patience);
 BEGIN
   now_ := lock_v1(kinds, keys);
   RETURN QUERY
-  UPDATE entity e SET deadline = NULL, handed = '{}', since = now_,
-    deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (cardinality(e.handed) = 1)::int, 0)
+  UPDATE entity e SET deadline = NULL, first = 1, last = 0, edge = 0, since = now_,
+    deliveries = greatest(e.deliveries - 1, 0), charged = greatest(e.charged - (e.last = e.first)::int, 0)
   FROM unnest(kinds, keys, nonces) WITH ORDINALITY u(kind, key, nonce, n)
   WHERE e.kind = u.kind AND e.key = u.key AND e.deadline IS NOT NULL AND e.nonce = u.nonce RETURNING u.n::int - 1, true;
   PERFORM wake_v1(ids_v1(kinds, keys));

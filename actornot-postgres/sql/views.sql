@@ -6,8 +6,10 @@ CREATE VIEW {schema}.entities AS
   FROM {schema}.entity e LEFT JOIN {schema}.state s ON s.entity = e.id WHERE e.known;
 
 CREATE VIEW {schema}.pending_messages AS
-  SELECT e.kind, e.key, m.seq, NULL::timestamptz AS due_at, m.id, m.payload, m.headers
+  SELECT e.kind, e.key, m.seq - m.count + u.n AS seq, NULL::timestamptz AS due_at, u.id, u.payload, coalesce(u.headers, '') AS headers
     FROM {schema}.message m JOIN {schema}.entity e ON e.id = m.entity
+    CROSS JOIN LATERAL unnest(m.ids, m.payloads, m.headers) WITH ORDINALITY u(id, payload, headers, n)
+    WHERE m.seq - m.count + u.n >= e.head
   UNION ALL
   SELECT e.kind, e.key, d.n, d.due_at, d.id, d.payload, d.headers
     FROM {schema}.delayed d JOIN {schema}.entity e ON e.id = d.entity;

@@ -17,15 +17,14 @@ pub(crate) fn encode_headers(headers: &Headers) -> String {
     if headers.is_empty() { String::new() } else { json(headers) }
 }
 
-pub(crate) fn decode_headers(row: &PgRow) -> Result<Headers, sqlx::Error> {
-    let text: &str = row.try_get("headers")?;
+pub(crate) fn decode_headers(text: &str) -> Headers {
     if text.is_empty() {
-        return Ok(Headers::new());
+        return Headers::new();
     }
-    Ok(serde_json::from_str(text).unwrap_or_else(|error| {
+    serde_json::from_str(text).unwrap_or_else(|error| {
         tracing::warn!(%error, "stored headers do not decode, the message goes on without them");
         Headers::new()
-    }))
+    })
 }
 
 /// The entity of a row, of which the kind is known. `None` for a key that was written by hand and is none: nobody can
@@ -43,8 +42,23 @@ pub(crate) fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {
     Ok(StoredMessage {
         id: message_id(row)?,
         payload: row.try_get("payload")?,
-        headers: decode_headers(row)?,
+        headers: decode_headers(row.try_get("headers")?),
     })
+}
+
+/// The messages of a parcel, as lists of their ids, payloads and headers; the last is missing where none has any.
+pub(crate) fn parcel(row: &PgRow) -> Result<Vec<StoredMessage>, sqlx::Error> {
+    let ids: Vec<Option<String>> = row.try_get("ids")?;
+    let payloads: Vec<Option<String>> = row.try_get("payloads")?;
+    let headers: Option<Vec<Option<String>>> = row.try_get("headers")?;
+    let mut headers = headers.unwrap_or_default().into_iter().flatten();
+    let mut headers = std::iter::from_fn(|| Some(headers.next().unwrap_or_default()));
+    let message = |(id, payload): (Option<String>, Option<String>)| StoredMessage {
+        id: MessageId::from_stored(id.unwrap_or_default()),
+        payload: payload.unwrap_or_default(),
+        headers: headers.next().map_or_else(Headers::new, |text| decode_headers(&text)),
+    };
+    Ok(ids.into_iter().zip(payloads).map(message).collect())
 }
 
 /// The state beside an entity, if it has one.

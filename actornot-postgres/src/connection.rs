@@ -21,6 +21,8 @@ pub(crate) enum Value<'a> {
     Texts(Vec<&'a str>),
     Owned(Vec<String>),
     Maybe(Vec<Option<&'a str>>),
+    /// No texts at all.
+    Null,
     /// UUIDs, as text.
     Ids(Vec<Option<String>>),
     Numbers(Vec<i64>),
@@ -119,6 +121,7 @@ impl Server {
                     Value::Flag(flag) => arguments.add(*flag)?,
                     Value::Texts(texts) => arguments.add(texts)?,
                     Value::Owned(texts) => arguments.add(texts)?,
+                    Value::Null => arguments.add(None::<Vec<String>>)?,
                     Value::Maybe(texts) => arguments.add(texts)?,
                     Value::Ids(ids) => arguments.add(ids)?,
                     Value::Numbers(numbers) => arguments.add(numbers)?,

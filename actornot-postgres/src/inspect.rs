@@ -171,7 +171,7 @@ fn dead_letter(kind: &str, row: &PgRow) -> Result<Option<DeadLetter>, sqlx::Erro
         entity,
         id: codec::message_id(row)?,
         payload: row.try_get("payload")?,
-        headers: codec::decode_headers(row)?,
+        headers: codec::decode_headers(row.try_get("headers")?),
         error: row.try_get("error")?,
         attempts: small(row.try_get("attempts")?),
     }))

@@ -1,4 +1,4 @@
-//! What comes back about an entity: one row for the answer, and one for each message that is handed out.
+//! What comes back about an entity: one row for the answer, and one for each parcel of which messages are handed out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,18 +41,18 @@ pub(crate) fn answers(rows: &[PgRow]) -> Result<Answers, Error> {
     for row in rows {
         let part: &str = row.try_get("part").map_err(applied)?;
         if part == "admissions" {
-            answers.admissions = row.try_get("payload").map_err(applied)?;
+            answers.admissions = row.try_get("said").map_err(applied)?;
             continue;
         }
         let Ok(item) = usize::try_from(row.try_get::<i32, _>("item").map_err(applied)?) else { continue };
         let entry = answers.of.entry(item).or_default();
         match part {
-            "message" => entry.messages.push(codec::message(row).map_err(applied)?),
+            "parcel" => entry.messages.extend(codec::parcel(row).map_err(applied)?),
             _ => {
                 entry.part = part.to_owned();
                 let numbers: Option<Vec<Option<i64>>> = row.try_get("numbers").map_err(applied)?;
                 entry.stored = Stored(numbers.unwrap_or_default());
-                entry.state = row.try_get("payload").map_err(applied)?;
+                entry.state = row.try_get("said").map_err(applied)?;
             }
         }
     }

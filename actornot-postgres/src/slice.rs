@@ -71,10 +71,47 @@ impl<'a> Messages<'a> {
         [
             Value::Texts(self.ids),
             Value::Texts(self.payloads),
-            Value::Owned(self.headers),
+            // Mostly none has any.
+            if self.headers.iter().all(String::is_empty) { Value::Null } else { Value::Owned(self.headers) },
             Value::Numbers(self.delays),
             Value::Numbers(self.keeps),
         ]
+    }
+}
+
+/// A parcel holds so many messages.
+const MESSAGES: i32 = 64;
+
+/// And about so many bytes: each time that a part of it is handed out, the server reads all of it.
+const BYTES: usize = 64 << 10;
+
+/// Which messages are stored together: those of one item, as long as they are not too many.
+#[derive(Default)]
+struct Parcels {
+    firsts: Vec<i32>,
+    lasts: Vec<i32>,
+    bytes: usize,
+}
+
+impl Parcels {
+    /// What comes now belongs to another item.
+    fn next(&mut self) {
+        self.bytes = BYTES;
+    }
+
+    fn add(&mut self, message: &NewMessage) {
+        let bytes = message.id.as_str().len() + message.payload.len();
+        let place = self.lasts.last().copied().unwrap_or_default() + 1;
+        let joins = self.firsts.last().is_some_and(|first| place - first < MESSAGES);
+        match self.lasts.last_mut().filter(|_| joins && self.bytes + bytes <= BYTES) {
+            Some(last) => *last = place,
+            None => {
+                self.firsts.push(place);
+                self.lasts.push(place);
+                self.bytes = 0;
+            }
+        }
+        self.bytes += bytes;
     }
 }
 
@@ -83,13 +120,15 @@ pub(crate) fn posts(items: &[Enqueue]) -> Vec<Value<'_>> {
     let names = Names::of(items.iter().map(|item| &item.entity));
     let (mut limits, mut counts, mut requests) = (Vec::new(), Vec::new(), Requests::default());
     let (mut at, mut nth, mut messages) = (Vec::new(), Vec::new(), Messages::default());
-    let mut plain = true;
+    let (mut plain, mut parcels) = (true, Parcels::default());
     for (item, place) in items.iter().zip(1..) {
         limits.push(i64::try_from(item.backlog_limit).unwrap_or(i64::MAX));
         counts.push(i64::try_from(item.messages.len()).unwrap_or(i64::MAX));
         requests.add(item.lock.as_ref());
         let mut ids = HashSet::new();
+        parcels.next();
         for (message, number) in item.messages.iter().zip(1..) {
+            parcels.add(message);
             plain &= message.delay.is_zero() && !message.retention.is_zero();
             plain &= item.messages.len() == 1 || ids.insert(&message.id);
             at.push(place);
@@ -100,7 +139,8 @@ pub(crate) fn posts(items: &[Enqueue]) -> Vec<Value<'_>> {
     let mut values: Vec<Value<'_>> = names.values().into();
     values.extend([Value::Numbers(limits), Value::Numbers(counts)]);
     values.extend(requests.values());
-    values.extend([Value::Flag(plain), Value::Places(at), Value::Places(nth)]);
+    values.extend([Value::Flag(plain), Value::Places(parcels.firsts), Value::Places(parcels.lasts)]);
+    values.extend([Value::Places(at), Value::Places(nth)]);
     values.extend(messages.values());
     values
 }
@@ -137,12 +177,12 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
     }
     let row = |entity: &EntityId| rows.get(&(entity.kind(), entity.key())).copied().unwrap_or_default();
 
-    let (mut ids, mut nonces, mut fences, mut lengths, mut settles) =
+    let (mut ids, mut nonces, mut fences, mut lengths, mut counts) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut verdicts, mut errors, mut whys, mut afters, mut limits, mut maxes) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut states, mut shapes) = (Vec::new(), Vec::new());
-    let (mut of, mut nth, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut begins, mut settled) = (Vec::new(), Vec::new());
     let (mut sent_of, mut sent_to, mut messages) = (Vec::new(), Vec::new(), Messages::default());
     for (commit, place) in commits.iter().zip(1..) {
         let (verdict, error, why, after) = match &commit.verdict {
@@ -153,20 +193,16 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
             }
             Verdict::Pause { reason } => ("pause", Some(reason.as_str()), None, None),
         };
-        // The dead letter is settled, whatever its id.
-        let dead = matches!(commit.verdict, Verdict::DeadLetter { .. }).then_some(None);
-        let before = settled.len();
-        for (id, number) in commit.acked.iter().map(|id| Some(id.as_str())).chain(dead).zip(1..) {
-            of.push(place);
-            nth.push(number);
-            settled.push(id);
-        }
+        begins.push(i32::try_from(settled.len() + 1).unwrap_or(i32::MAX));
+        settled.extend(commit.acked.iter().map(|id| id.as_str()));
+        // The dead letter is settled behind them, whatever its id.
+        let settles = commit.acked.len() + usize::from(matches!(commit.verdict, Verdict::DeadLetter { .. }));
         ids.push(Some(commit.id.to_string()));
         nonces.push(Some(commit.lease.nonce.to_string()));
         // A fence that was never stored holds nothing.
         fences.push(i64::try_from(commit.lease.fence).unwrap_or(-1));
         lengths.push(millis(commit.lease.length));
-        settles.push(i64::try_from(settled.len() - before).unwrap_or(i64::MAX));
+        counts.push(i64::try_from(settles).unwrap_or(i64::MAX));
         verdicts.push(verdict);
         errors.push(error);
         whys.push(why);
@@ -191,7 +227,7 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
         Value::Ids(nonces),
         Value::Numbers(fences),
         Value::Numbers(lengths),
-        Value::Numbers(settles),
+        Value::Numbers(counts),
         Value::Texts(verdicts),
         Value::Maybe(errors),
         Value::Maybe(whys),
@@ -200,9 +236,8 @@ pub(crate) fn changes<'a>(commits: &[&'a Commit]) -> Vec<Value<'a>> {
         Value::MaybeNumbers(maxes),
         Value::Maybe(states),
         Value::MaybeNumbers(shapes),
-        Value::Places(of),
-        Value::Places(nth),
-        Value::Maybe(settled),
+        Value::Places(begins),
+        Value::Texts(settled),
         Value::Places(sent_of),
         Value::Places(sent_to),
     ];

@@ -25,7 +25,7 @@ pub(crate) enum Verb {
 }
 
 /// What functions that answer with grants and batches return; see [`row`](crate::row).
-const PARTS: &str = "item, part, numbers, id, payload, headers";
+const PARTS: &str = "item, part, numbers, said, ids, payloads, headers";
 
 impl Verb {
     const ALL: [Self; 16] = [
@@ -53,14 +53,14 @@ impl Verb {
             Self::Enqueue => (
                 "enqueue",
                 PARTS,
-                "$2, $3, $4, $5, $6, $7::uuid[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17",
+                "$2, $3, $4, $5, $6, $7::uuid[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19",
             ),
             Self::TryLock => ("try_lock", PARTS, "$2, $3, $4, $5::uuid[], $6, $7"),
             Self::UpdateLocked => (
                 "update_locked",
                 PARTS,
                 "$2, $3, $4, $5::uuid[], $6::uuid[], $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-                 $21, $22, $23, $24, $25, $26, $27",
+                 $21, $22, $23, $24, $25, $26",
             ),
             Self::Release => ("release", "item, held", "$2, $3, $4, $5::uuid[]"),
             Self::ExtendLock => ("extend_lock", "item, held", "$2, $3, $4, $5::uuid[], $6"),

@@ -122,7 +122,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn corrupt_payload(&self, entity: &EntityId, id: &MessageId, payload: &str) {
-        let text = "UPDATE {s}.message SET payload = $3 WHERE id = $4
+        let text = "UPDATE {s}.message SET payloads[array_position(ids, $4)] = $3 WHERE $4 = ANY (ids)
                     AND entity = (SELECT id FROM {s}.entity WHERE kind = $1 AND key = $2)";
         self.run(text.into(), &[entity.kind(), entity.key(), payload, id.as_str()]).await;
     }

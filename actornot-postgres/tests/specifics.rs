@@ -155,6 +155,8 @@ async fn what_a_commit_reads_does_not_grow_with_what_is_queued() {
     for part in 0..30 {
         let mut item = post("a", "0");
         item.messages = (0..100).flat_map(|n| post("a", &format!("{part}-{n}")).messages).collect();
+        // Not plain, so each has a row of its own.
+        item.messages[0].retention = Duration::ZERO;
         ok(&queue, item).await;
     }
     let request = LockRequest { max_batch: 10, ..request() };
@@ -296,8 +298,8 @@ async fn damaged_rows_are_settled_and_harm_no_neighbour() {
         INSERT INTO state SELECT id, 0, 0, '1' FROM entity ON CONFLICT DO NOTHING;
         UPDATE state SET version = -7, state_version = -1 WHERE entity = (SELECT id FROM entity WHERE key = 'numbers');
         UPDATE entity SET deliveries = -9, charged = -9 WHERE key = 'numbers';
-        UPDATE message SET id = '' WHERE entity = (SELECT id FROM entity WHERE key = 'empty');
-        UPDATE message SET id = repeat('x', 999) WHERE entity = (SELECT id FROM entity WHERE key = 'long');";
+        UPDATE message SET ids = ARRAY[''] WHERE entity = (SELECT id FROM entity WHERE key = 'empty');
+        UPDATE message SET ids = ARRAY[repeat('x', 999)] WHERE entity = (SELECT id FROM entity WHERE key = 'long');";
     sql(&mut outside().await, damage.replace("{s}", &namespace.0)).await;
     let items = entities.map(|key| TryLock { entity: entity(key), request: request() });
     let mut commits = Vec::new();
@@ -347,10 +349,10 @@ async fn a_write_whose_answer_does_not_decode_has_an_unknown_outcome() {
         CREATE OR REPLACE FUNCTION release_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[])
           RETURNS TABLE (item int, held boolean) LANGUAGE sql AS $$ SELECT 0, NULL::boolean $$;
         CREATE OR REPLACE FUNCTION enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[],
-          counts bigint[], nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[], nth int[],
-          message_ids text[], payloads text[], headers_ text[], delays bigint[], keeps bigint[])
-          RETURNS TABLE (item int, part text, n int, numbers bigint[], id text, payload text, headers text)
-          LANGUAGE sql AS $$ SELECT 0, NULL, 0, NULL::bigint[], '', '', '' $$;
+          counts bigint[], nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, firsts int[], lasts int[],
+          at_ int[], nth int[], message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
+          RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[])
+          LANGUAGE sql AS $$ SELECT 0, NULL, NULL::bigint, NULL::bigint[], '', NULL::text[], NULL::text[], NULL::text[] $$;
         CREATE OR REPLACE FUNCTION resume_v1(verb text, patience bigint, kind_ text, key_ text)
           RETURNS TABLE (done boolean) LANGUAGE sql AS $$ SELECT NULL::boolean $$;";
     sql(&mut outside().await, foreign.replace("{s}", &namespace.0)).await;
