@@ -155,8 +155,8 @@ RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
   WITH up AS (
-    UPDATE entity e SET pending = e.pending + u.more, queued = e.queued + u.ready, tail = e.tail + u.ready, late = e.late + u.more - u.ready,
-        known = true,
+    UPDATE entity e SET pending = e.pending + u.more, queued = e.queued + u.ready, tail = e.tail + u.ready,
+        late = e.late + u.more - u.ready, known = true,
         since = CASE WHEN e.queued = 0 AND u.ready > 0 THEN now_ ELSE e.since END, delayed_at = least(e.delayed_at, u.later)
     FROM unnest(ents, more, ready, later) u(id, more, ready, later) WHERE e.id = u.id AND (u.more > 0 OR NOT e.known)
     RETURNING e.id, e.kind, e.wake_at, e.since = now_ OR u.later IS NOT NULL AS moved)
@@ -175,6 +175,14 @@ RETURNS TABLE (first bigint, last bigint, edge bigint) LANGUAGE sql STABLE AS $$
       sum((m.seq - m.before)::int) FILTER (WHERE m.before < head_ - 1 + most) AS sum
     FROM (SELECT m.seq, greatest(m.seq - m.count, head_ - 1) AS before FROM {schema}.message m
       WHERE m.entity = entity_ AND m.seq >= head_ ORDER BY m.seq LIMIT most) m) p
+$$;
+
+-- What is handed out, by parcels. Plain SQL too.
+CREATE FUNCTION {schema}.batch_v1(entity_ bigint, first_ bigint, last_ bigint, edge_ bigint)
+RETURNS TABLE (seq bigint, ids text[], payloads text[], headers text[]) LANGUAGE sql STABLE AS $$
+  SELECT m.seq, m.ids[c.from_:c.to_], m.payloads[c.from_:c.to_], m.headers[c.from_:c.to_] FROM {schema}.message m CROSS JOIN LATERAL (
+    SELECT greatest(m.count - m.seq + first_, 1)::int AS from_, (m.count - greatest(m.seq - last_, 0))::int AS to_) c
+  WHERE m.entity = entity_ AND m.seq BETWEEN first_ AND edge_
 $$;
 
 -- The parcels of what commits settle: whether all of one is settled, or else which of it is the last; whether that is the dead
@@ -238,8 +246,7 @@ BEGIN
       NULL::text[], NULL::text[], NULL::text[]
     FROM up g LEFT JOIN state s ON s.entity = g.id WHERE g.given
   UNION ALL
-  SELECT g.item, 'parcel', m.seq, NULL, NULL, m.ids[c.from_:c.to_], m.payloads[c.from_:c.to_], m.headers[c.from_:c.to_]
-    FROM up g JOIN message m ON m.entity = g.id AND m.seq BETWEEN g.first AND g.edge CROSS JOIN LATERAL (SELECT
-      greatest(m.count - m.seq + g.first, 1)::int AS from_, (m.count - greatest(m.seq - g.last, 0))::int AS to_) c WHERE g.given
+  SELECT g.item, 'parcel', b.seq, NULL, NULL, b.ids, b.payloads, b.headers
+    FROM up g CROSS JOIN LATERAL batch_v1(g.id, g.first, g.last, g.edge) b WHERE g.given
   ORDER BY 1, 3;
 END $$;

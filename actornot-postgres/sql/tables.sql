@@ -30,10 +30,10 @@ CREATE INDEX wake_at ON {schema}.wake (at, entity, kind);
 CREATE TABLE {schema}.state (entity bigint PRIMARY KEY, version bigint NOT NULL, state_version bigint NOT NULL,
   json text NOT NULL) WITH (fillfactor = 70);
 
--- A row is a parcel: what came together for an entity, up to 64 messages, in order. `count` is how many, for no check or
--- generated column comes without being parsed in each statement. `seq` is the number of the last one; the
--- others have those before it. What stands before `head` is settled already. Numbers of two rows never overlap.
--- `headers`: NULL where none has any. As long as a row fits on a page, it is neither compressed nor moved out.
+-- A row is a parcel: what came together for an entity, up to 64 messages, in order. `seq` is the number of the last one; the
+-- others have those before it. What stands before `head` is settled already. Numbers of two rows never overlap. `headers`:
+-- NULL where none has any. No check and no generated column: each statement would have to parse them. As long as a row
+-- fits on a page, it is neither compressed nor moved out.
 CREATE TABLE {schema}.message (entity bigint NOT NULL, seq bigint NOT NULL, count int NOT NULL, ids text[] COLLATE "C" NOT NULL,
   payloads text[] NOT NULL, headers text[], PRIMARY KEY (entity, seq)) WITH (toast_tuple_target = 8160);
 

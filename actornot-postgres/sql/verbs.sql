@@ -180,10 +180,8 @@ BEGIN
       WHEN d.wake_at IS NOT NULL THEN ARRAY[greatest(ceil(extract(epoch FROM greatest(d.wake_at, d.deadline) - now_) * 1000)::bigint, 0)] END,
     NULL::text, NULL::text[], NULL::text[], NULL::text[] FROM done d
   UNION ALL
-  SELECT d.item, 'parcel', m.seq, NULL, NULL, m.ids[c.from_:c.to_], m.payloads[c.from_:c.to_], m.headers[c.from_:c.to_]
-    FROM done d JOIN message m ON m.entity = d.id AND m.seq BETWEEN d.first AND d.edge CROSS JOIN LATERAL (SELECT
-      greatest(m.count - m.seq + d.first, 1)::int AS from_, (m.count - greatest(m.seq - d.last, 0))::int AS to_) c
-    WHERE d.mine AND d.deadline IS NOT NULL
+  SELECT d.item, 'parcel', b.seq, NULL, NULL, b.ids, b.payloads, b.headers
+    FROM done d CROSS JOIN LATERAL batch_v1(d.id, d.first, d.last, d.edge) b WHERE d.mine AND d.deadline IS NOT NULL
   UNION ALL
   SELECT u.n::int - 1, u.judged, NULL, NULL, NULL, NULL, NULL, NULL FROM unnest(judged) WITH ORDINALITY u(judged, n)
     WHERE u.judged IN ('lost', 'conflict')
