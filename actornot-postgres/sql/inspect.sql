@@ -114,7 +114,7 @@ BEGIN
     ARRAY[letter.payload], CASE WHEN letter.headers <> '' THEN ARRAY[letter.headers] END);
   -- A new head has not been handed out yet; the next one in line starts over with it. Also while a run of the old head
   -- is under way, for a run that fails would leave its attempts to whoever is the head.
-  UPDATE entity e SET head = least(e.head, place), tail = e.tail + 1, pending = e.pending + 1, queued = e.queued + 1,
+  UPDATE entity e SET head = least(e.head, place), tail = e.tail + (place IS NULL)::int, pending = e.pending + 1, queued = e.queued + 1,
       since = CASE WHEN e.queued = 0 THEN now_ ELSE e.since END,
       deliveries = CASE WHEN at_head THEN 0 ELSE e.deliveries END, charged = CASE WHEN at_head THEN 0 ELSE e.charged END
     WHERE e.id = row_.id;

@@ -3,7 +3,9 @@
 
 mod common;
 
-use actornot_core::{Inspect, Location, LockRequest, LockableQueue, MessageId, Next, TryLock, Updated};
+use actornot_core::{
+    Inspect, Location, LockRequest, LockableQueue, MessageId, Next, Position, TryLock, Updated, Verdict,
+};
 use actornot_postgres::PostgresQueue;
 
 use crate::common::*;
@@ -74,6 +76,22 @@ async fn a_row_is_settled_part_by_part() {
     assert_eq!(number(&mut outside().await, &pending).await, 4);
     assert_eq!(batches(&queue, 3).await, [vec!["3", "4", "5"], vec!["6"]]);
     assert_eq!(rows(&namespace).await, [0; 0]);
+}
+
+/// A letter that returns to the head takes a number before the others, and leaves no gap behind them that would end a batch.
+#[tokio::test]
+async fn a_redriven_letter_and_what_stands_behind_it_are_one_batch() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    together(&queue, 0..3, None).await;
+    let grant = lock(&queue, "a").await.unwrap();
+    let mut dead = commit(&grant.lease, vec![]);
+    (dead.verdict, dead.next) = (Verdict::DeadLetter { error: "no".into() }, Next::Release);
+    queue.update_locked(&[dead]).await.remove(0).unwrap();
+    let letter = queue.dead_letters("counter", None, 1).await.unwrap().remove(0);
+    assert!(queue.redrive(&letter, Position::Head).await.unwrap());
+    together(&queue, 3..4, None).await;
+    assert_eq!(batches(&queue, 64).await, [["0", "1", "2", "3"]]);
 }
 
 /// A batch ends where numbers are missing, and the next one begins behind them.
