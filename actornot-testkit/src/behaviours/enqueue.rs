@@ -62,16 +62,17 @@ pub(crate) async fn payloads_survive_byte_for_byte(lab: &Lab) -> Check {
 }
 
 pub(crate) async fn headers_travel_with_their_message(lab: &Lab) -> Check {
-    let scene = scene!(G1, given "a message with headers", when "it is handed out", usually "headers are not stored, or not read back");
+    let scene = scene!(G1, given "a message with headers between two without", when "they are handed out", usually "headers are not stored, or read back with another");
     let (queue, alice) = (lab.open().await, entity("alice"));
     let headers =
         Headers::from([("traceparent".to_owned(), "00-é-'\"".to_owned()), (String::new(), String::new())]);
-    queue.post_all(&alice, vec![NewMessage { headers: headers.clone(), ..message("a") }]).await?;
+    let bearer = NewMessage { headers: headers.clone(), ..message("b") };
+    queue.post_all(&alice, vec![message("a"), bearer, message("c")]).await?;
     let grant = queue.lock(&alice).await?;
     scene.same(
-        "the headers",
-        Some(headers),
-        grant.batch.messages.into_iter().next().map(|message| message.headers),
+        "the headers of each",
+        vec![Headers::new(), headers, Headers::new()],
+        grant.batch.messages.into_iter().map(|message| message.headers).collect::<Vec<_>>(),
     )
 }
 
