@@ -98,8 +98,8 @@ BEGIN
       FROM generate_subscripts(kinds, 1) u(n) LEFT JOIN unnest(places, ents, judged) v(n, id, judged) ON v.n = u.n;
   END IF;
   IF soonest <= now_ THEN PERFORM promote_v1(ents, now_); END IF;
-  -- Settle: the dead letter is kept, parcels of which all is settled go, the state is stored. A commit that names what is not
-  -- stored changes nothing.
+  -- Settle: the dead letter is kept, parcels of which all is settled go, the state is stored. A commit that names other
+  -- messages than those changes nothing. A row that was deleted by hand since it was handed out is not missed.
   IF 'dead_letter' = ANY (verdicts) THEN
     WITH a AS MATERIALIZED (SELECT * FROM settle_v1(ents, judged, begins, settles, verdicts, settled_ids))
     INSERT INTO dead (kind, entity, id, payload, headers, error, attempts)

@@ -64,8 +64,7 @@ fn updated(answer: Answer) -> Result<Updated, Error> {
         "lost" => Ok(Updated::LockLost),
         "conflict" => Err(Error::new(
             ErrorKind::Conflict,
-            "the acknowledged ids are no prefix of what was handed out, or are no longer stored, or nothing is left \
-             to dead-letter",
+            "the acknowledged ids are no prefix of what was handed out, or nothing is left to dead-letter",
         )),
         _ => Err(unanswered()),
     }

@@ -94,6 +94,25 @@ async fn a_redriven_letter_and_what_stands_behind_it_are_one_batch() {
     assert_eq!(batches(&queue, 64).await, [["0", "1", "2", "3"]]);
 }
 
+/// What is left of the batch is settled with it.
+#[tokio::test]
+async fn a_row_that_is_deleted_by_hand_during_its_run_is_not_missed() {
+    let namespace = Namespace::new();
+    let queue = namespace.open().await;
+    for first in [0, 2, 4] {
+        together(&queue, first..first + 2, None).await;
+    }
+    let grant = lock(&queue, "a").await.unwrap();
+    assert_eq!(grant.batch.messages.len(), 6);
+    sql(&mut outside().await, format!("DELETE FROM {}.message WHERE '3' = ANY (ids)", namespace.0)).await;
+    let updated = queue.update_locked(&[commit(&grant.lease, grant.batch.ids())]).await.remove(0).unwrap();
+    assert!(matches!(updated, Updated::Released { next_due: None }), "{updated:?}");
+    assert_eq!(
+        (rows(&namespace).await, queue.why(&entity("a")).await.unwrap().unwrap().pending),
+        (vec![], 0)
+    );
+}
+
 /// A batch ends where numbers are missing, and the next one begins behind them.
 #[tokio::test]
 async fn rows_that_were_deleted_by_hand_hide_none_behind_them() {
