@@ -3,9 +3,9 @@
 
 -- enqueue: items by kinds .. maxes (nonce NULL = no lock wanted), messages by at_ (of which item, from 1), nth (of its
 -- item, from 1) .. keeps; headers_ is NULL where none has any. `plain`: none is delayed, each is remembered, and no id is
--- twice in an item; then those from firsts[n] to lasts[n] are parcel n.
+-- twice in an item; then `parcels` tells which of them share a row.
 CREATE FUNCTION {schema}.enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[], counts bigint[],
-  nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, firsts int[], lasts int[], at_ int[], nth int[],
+  nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[], nth int[], parcels int[],
   message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
 RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[]) LANGUAGE plpgsql VOLATILE
 {write} AS $$
@@ -31,8 +31,11 @@ BEGIN
     -- What append_v1 comes to when every message is accepted and ready. No ON CONFLICT: it writes each row twice.
     INSERT INTO seen (entity, id, expires, seq) SELECT ents[m.at_], m.id, now_ + m.keep * interval '1 ms', tails[m.at_] + m.nth
       FROM unnest(at_, nth, message_ids, keeps) m(at_, nth, id, keep);
-    INSERT INTO message (entity, seq, count, ids, payloads, headers) SELECT ents[at_[p.last]], tails[at_[p.last]] + nth[p.last],
-        p.last - p.first + 1, message_ids[p.first:p.last], payloads_[p.first:p.last], headers_[p.first:p.last] FROM unnest(firsts, lasts) p(first, last);
+    -- Not as slices of the arrays: each would copy all of its array.
+    INSERT INTO message (entity, seq, count, ids, payloads, headers) SELECT ents[max(m.at_)], tails[max(m.at_)] + max(m.nth),
+        count(*), array_agg(m.id), array_agg(m.payload), CASE WHEN headers_ IS NOT NULL THEN array_agg(m.headers) END
+      FROM (SELECT * FROM unnest(parcels, at_, nth, message_ids, payloads_, headers_) m(parcel, at_, nth, id, payload, headers)
+        ORDER BY m.parcel, m.nth) m GROUP BY m.parcel;
     SELECT NULL::text AS admissions, counts AS more, counts AS ready, NULL::timestamptz[] AS later INTO sum;
   ELSE
     SELECT * INTO sum FROM append_v1(ents, limits, at_, message_ids, payloads_, headers_, delays, keeps, now_);

@@ -80,38 +80,35 @@ impl<'a> Messages<'a> {
 }
 
 /// A parcel holds so many messages.
-const MESSAGES: i32 = 64;
+const MESSAGES: usize = 64;
 
 /// And about so many bytes: each time that a part of it is handed out, the server reads all of it.
 const BYTES: usize = 64 << 10;
 
-/// Which messages are stored together: those of one item, as long as they are not too many.
+/// Which messages share a row: those of one item, as long as they are not too many. The number of each one's row.
 #[derive(Default)]
 struct Parcels {
-    firsts: Vec<i32>,
-    lasts: Vec<i32>,
+    of: Vec<i32>,
+    messages: usize,
     bytes: usize,
 }
 
 impl Parcels {
     /// What comes now belongs to another item.
     fn next(&mut self) {
-        self.bytes = BYTES;
+        self.messages = MESSAGES;
     }
 
     fn add(&mut self, message: &NewMessage) {
         let bytes = message.id.as_str().len() + message.payload.len();
-        let place = self.lasts.last().copied().unwrap_or_default() + 1;
-        let joins = self.firsts.last().is_some_and(|first| place - first < MESSAGES);
-        match self.lasts.last_mut().filter(|_| joins && self.bytes + bytes <= BYTES) {
-            Some(last) => *last = place,
-            None => {
-                self.firsts.push(place);
-                self.lasts.push(place);
-                self.bytes = 0;
-            }
+        let last = self.of.last().copied().unwrap_or_default();
+        if self.messages < MESSAGES && self.bytes + bytes <= BYTES {
+            self.of.push(last);
+            (self.messages, self.bytes) = (self.messages + 1, self.bytes + bytes);
+        } else {
+            self.of.push(last + 1);
+            (self.messages, self.bytes) = (1, bytes);
         }
-        self.bytes += bytes;
     }
 }
 
@@ -139,8 +136,7 @@ pub(crate) fn posts(items: &[Enqueue]) -> Vec<Value<'_>> {
     let mut values: Vec<Value<'_>> = names.values().into();
     values.extend([Value::Numbers(limits), Value::Numbers(counts)]);
     values.extend(requests.values());
-    values.extend([Value::Flag(plain), Value::Places(parcels.firsts), Value::Places(parcels.lasts)]);
-    values.extend([Value::Places(at), Value::Places(nth)]);
+    values.extend([Value::Flag(plain), Value::Places(at), Value::Places(nth), Value::Places(parcels.of)]);
     values.extend(messages.values());
     values
 }

@@ -349,8 +349,8 @@ async fn a_write_whose_answer_does_not_decode_has_an_unknown_outcome() {
         CREATE OR REPLACE FUNCTION release_v1(verb text, patience bigint, kinds text[], keys text[], nonces uuid[])
           RETURNS TABLE (item int, held boolean) LANGUAGE sql AS $$ SELECT 0, NULL::boolean $$;
         CREATE OR REPLACE FUNCTION enqueue_v1(verb text, patience bigint, kinds text[], keys text[], limits bigint[],
-          counts bigint[], nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, firsts int[], lasts int[],
-          at_ int[], nth int[], message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
+          counts bigint[], nonces uuid[], lengths bigint[], maxes bigint[], plain boolean, at_ int[],
+          nth int[], parcels int[], message_ids text[], payloads_ text[], headers_ text[], delays bigint[], keeps bigint[])
           RETURNS TABLE (item int, part text, n bigint, numbers bigint[], said text, ids text[], payloads text[], headers text[])
           LANGUAGE sql AS $$ SELECT 0, NULL, NULL::bigint, NULL::bigint[], '', NULL::text[], NULL::text[], NULL::text[] $$;
         CREATE OR REPLACE FUNCTION resume_v1(verb text, patience bigint, kind_ text, key_ text)
