@@ -8,6 +8,7 @@ use crate::Result;
 use crate::age::Portion;
 use crate::backlog::Depth;
 use crate::report::{Measured, Report};
+use crate::targets::Target;
 
 const POSTERS: [usize; 4] = [1, 16, 64, 256];
 
@@ -50,17 +51,23 @@ pub(crate) fn draw(report: &Report, out: &Path) -> Result<()> {
 /// A bar for each target: how far it was reached.
 fn targets(report: &Report, path: &Path) -> Result<()> {
     let rows = report.targets.len();
-    let root = SVGBackend::new(path, (900, 60 + 18 * rows as u32)).into_drawing_area();
+    let root = SVGBackend::new(path, (900, 80 + 18 * rows as u32)).into_drawing_area();
     root.fill(&WHITE)?;
+    // Each row has a whole number at its middle, where its label stands; the first one is on top.
     let mut chart = ChartBuilder::on(&root)
         .caption("Targets: how far the floor was reached (1 = floor)", ("sans-serif", 16))
         .margin(8)
+        .margin_right(24)
         .x_label_area_size(24)
-        .y_label_area_size(360)
-        .build_cartesian_2d((0.1f64..10.0).log_scale(), 0.0..rows as f64)?;
+        .y_label_area_size(430)
+        .build_cartesian_2d((0.1f64..10.0).log_scale(), 0.5..rows as f64 + 0.5)?;
     let label = |place: &f64| {
-        let target = report.targets.get((rows as f64 - place) as usize);
-        target.map_or(String::new(), |target| format!("{} {}", target.backend, target.figure))
+        let target = rows.checked_sub(place.round() as usize).and_then(|n| report.targets.get(n));
+        target.map_or(String::new(), |target| {
+            let sign = if target.less { "\u{2264}" } else { "\u{2265}" };
+            let Target { backend, figure, measured, floor, .. } = target;
+            format!("{backend} {figure}: {measured:.2} ({sign} {floor})")
+        })
     };
     chart
         .configure_mesh()
@@ -70,10 +77,9 @@ fn targets(report: &Report, path: &Path) -> Result<()> {
         .label_style(("sans-serif", 11))
         .draw()?;
     for (n, target) in report.targets.iter().enumerate() {
-        let (bottom, color) =
-            (rows as f64 - n as f64 - 0.85, if target.is_met() { &COLORS[1] } else { &COLORS[2] });
+        let (middle, color) = ((rows - n) as f64, if target.is_met() { &COLORS[1] } else { &COLORS[2] });
         let reached = target.reached().clamp(0.1, 10.0);
-        let bar = [(reached.min(1.0), bottom), (reached.max(1.0), bottom + 0.7)];
+        let bar = [(reached.min(1.0), middle - 0.35), (reached.max(1.0), middle + 0.35)];
         chart.draw_series([Rectangle::new(bar, color.filled())])?;
     }
     Ok(root.present()?)
@@ -97,19 +103,26 @@ fn lines(
     }
     let root = SVGBackend::new(path, (640, 360)).into_drawing_area();
     root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 16))
+    // The legend has a line of its own above: inside, it would hide what it explains.
+    let (above, below) = root.titled(title, ("sans-serif", 16))?.split_vertically(24);
+    for (n, (of, color)) in report.backends.iter().zip(COLORS.iter().cycle()).enumerate() {
+        let x = 60 + 120 * n as i32;
+        above.draw(&PathElement::new([(x, 12), (x + 20, 12)], color.stroke_width(2)))?;
+        above.draw(&Text::new(of.name, (x + 26, 7), ("sans-serif", 12)))?;
+    }
+    let mut places: Vec<f64> = all.iter().map(|(place, _)| *place).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    let mut chart = ChartBuilder::on(&below)
         .margin(10)
+        .margin_right(40)
         .x_label_area_size(36)
         .y_label_area_size(48)
-        .build_cartesian_2d((first..last).log_scale(), 0.0..most)?;
+        .build_cartesian_2d((first..last).log_scale().with_key_points(places), 0.0..most)?;
     let plain = |value: &f64| format!("{value:.0}");
-    chart.configure_mesh().x_desc(across).y_desc(up).x_label_formatter(&plain).draw()?;
+    chart.configure_mesh().x_desc(across).y_desc(up).x_label_formatter(&plain).max_light_lines(0).draw()?;
     for (of, color) in report.backends.iter().zip(COLORS.iter().cycle()) {
-        let style = ShapeStyle::from(color).stroke_width(2);
-        let line = chart.draw_series(LineSeries::new(finite(of), style).point_size(3))?;
-        line.label(of.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+        chart.draw_series(LineSeries::new(finite(of), color.stroke_width(2)).point_size(3))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
     Ok(root.present()?)
 }
