@@ -199,10 +199,23 @@ impl Target {
         let settings = self.base.redis_settings().clone().set_skip_set_lib_name();
         // With it the driver tells when the server closes a connection that is idle.
         let settings = settings.set_protocol(ProtocolVersion::RESP3);
-        self.base.clone().set_addr(addr).set_redis_settings(settings)
+        // Calls share a connection, and none may wait until the one before it was answered. The driver would have it so.
+        let tcp = self.base.tcp_settings().clone().set_nodelay(true);
+        self.base.clone().set_addr(addr).set_redis_settings(settings).set_tcp_settings(tcp)
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self.base.addr(), ConnectionAddr::TcpTls { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_waits_on_its_way_for_the_answer_to_another() {
+        let target = RedisConfig::new("rediss://10.0.0.1").check().unwrap();
+        assert!(target.at(&("10.0.0.2".to_owned(), 7000)).tcp_settings().nodelay());
     }
 }

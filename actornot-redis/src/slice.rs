@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actornot_core::{EntityId, Error};
+use actornot_core::{EntityId, Error, Limits};
 use redis::Value;
 
 use crate::codec::{Parcel, pack_list, pack_number, pack_text};
@@ -154,8 +154,9 @@ impl Call {
     }
 }
 
-/// So many entities are served by one run of a script, behind which everybody else waits.
-const ITEMS: usize = 32;
+/// So many entities are served by one run of a script, behind which everybody else waits: a slice. The server reads some
+/// 20 KB of a connection, runs what is there, and waits for the disk; of two runs for a slice it found the second too late.
+const ITEMS: usize = Limits::SLICE;
 
 /// And so many bytes.
 const BYTES: usize = 1 << 20;
@@ -337,9 +338,11 @@ pub(crate) fn slot(bytes: impl Iterator<Item = u8>) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use actornot_core::{EntityId, Limits};
     use redis::Value;
 
-    use super::{Map, crc32, slot};
+    use super::{Bundle, Call, Map, Space, crc32, slot};
+    use crate::statements::ENQUEUE;
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.into())
@@ -351,6 +354,17 @@ mod tests {
         let range = Value::Array(vec![Value::Int(0), Value::Int(16383), Value::Array(node)]);
         let map = Map::parse(Value::Array(vec![range]), &("asked".to_owned(), 1)).unwrap();
         map.owner(7).cloned()
+    }
+
+    #[test]
+    fn a_slice_is_one_run_of_its_script() {
+        let space = Space { namespace: "n".to_owned(), partitions: 4 };
+        let entity = |n: usize| EntityId::new("kind", format!("key{n}")).unwrap();
+        let calls: Vec<Call> =
+            (0..Limits::SLICE).map(|n| Call::entity(&space, &ENQUEUE, &entity(n))).collect();
+        let indexes: Vec<usize> = (0..calls.len()).collect();
+        assert_eq!(Bundle::all(&calls, &indexes, false).len(), 1);
+        assert_eq!(Bundle::all(&calls, &indexes, true).len(), 4, "one for each partition");
     }
 
     #[test]
