@@ -1,5 +1,7 @@
 //! Redis, with appendfsync always.
 
+use std::sync::{Mutex, PoisonError};
+
 use actornot_redis::redis::aio::MultiplexedConnection;
 use actornot_redis::redis::{AsyncConnectionConfig, Client, Script, cmd};
 use actornot_redis::{RedisConfig, RedisQueue};
@@ -12,11 +14,14 @@ use crate::raw::Writer;
 
 pub(super) struct Redis {
     url: String,
+    /// The keys of writers.
+    written: Mutex<Vec<String>>,
 }
 
 impl Redis {
     pub(super) async fn start() -> Result<Self> {
-        Ok(Self { url: tokio::task::spawn_blocking(|| servers::url(Service::Redis)).await? })
+        let url = tokio::task::spawn_blocking(|| servers::url(Service::Redis)).await?;
+        Ok(Self { url, written: Mutex::default() })
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection> {
@@ -51,16 +56,19 @@ impl Backend for Redis {
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>> {
+        let key = fresh_name();
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
         // A short list, so that the raw limit does not fill the memory.
         let script = "redis.call('RPUSH', KEYS[1], ARGV[1]) redis.call('LTRIM', KEYS[1], -100, -1)";
-        Ok(Box::new(Calls {
-            connection: self.connection().await?,
-            script: Script::new(script),
-            key: fresh_name(),
-        }))
+        Ok(Box::new(Calls { connection: self.connection().await?, script: Script::new(script), key }))
     }
 
     async fn settled(&self) -> Result<()> {
+        // A hundred rows of 64 KiB for each writer would lie in memory, and in each rewritten file, from then on.
+        let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        if !written.is_empty() {
+            let _: u64 = cmd("DEL").arg(written).query_async(&mut self.connection().await?).await?;
+        }
         // It rewrites its append-only file when that has doubled, in a process of its own, on one of our cores.
         while self.figure("persistence", "aof_rewrite_in_progress").await? > 0.0
             || self.figure("persistence", "aof_rewrite_scheduled").await? > 0.0
