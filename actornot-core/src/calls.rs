@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::claim::Claim;
 use crate::engine::Engine;
 use crate::errand::Errand;
+use crate::gathered::Gathered;
 use crate::group::Verb;
 use crate::seam::BoxFuture;
 use crate::{
@@ -150,6 +151,7 @@ fn short_answer() -> Error {
 pub(crate) struct Locks {
     pub(crate) queue: Arc<dyn LockableQueue>,
     pub(crate) engine: Weak<Engine>,
+    pub(crate) gathered: Gathered,
 }
 
 impl Verb for Locks {
@@ -158,14 +160,21 @@ impl Verb for Locks {
 
     fn cut(&self, waiting: &mut dyn Iterator<Item = &TryLock>) -> usize {
         // A run costs the server more than a post, and hardly more for three messages than for one. So while posts
-        // outrun the runs, fewer runs get more done: the others' messages gather meanwhile.
-        const OUTRUN: usize = Limits::SLICE / 4;
+        // outrun the runs, fewer runs get more done, if messages gather for the others meanwhile; but nobody waits for
+        // ever.
+        const FEWEST: usize = Limits::SLICE / 8;
         let outrun = self.engine.upgrade().is_some_and(|engine| engine.is_outrun());
-        waiting.take(if outrun { OUTRUN } else { Limits::SLICE }).count()
+        let most = if outrun { self.gathered.alone(Limits::SLICE).max(FEWEST) } else { Limits::SLICE };
+        waiting.take(most).count()
     }
 
     fn call<'a>(&'a self, slice: &'a [TryLock]) -> BoxFuture<'a, Vec<Result<Option<Grant>, Error>>> {
-        self.queue.try_lock(slice)
+        Box::pin(async move {
+            let answers = self.queue.try_lock(slice).await;
+            let grants = answers.iter().flatten().flatten();
+            self.gathered.learn(grants.map(|grant| grant.batch.messages.len() > 1));
+            answers
+        })
     }
 }
 

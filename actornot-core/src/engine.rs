@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::calls::{Commits, Locks, Posting, Posts, Releases};
 use crate::errand::Errand;
+use crate::gathered::Gathered;
 use crate::group::{Group, Lane};
 use crate::heartbeat::Heartbeats;
 use crate::held::Held;
@@ -71,7 +72,7 @@ impl Engine {
         let engine = Arc::new_cyclic(|engine: &Weak<Self>| {
             let posts =
                 Posts { queue: queue.clone(), engine: engine.clone(), backlog: config.limits.backlog };
-            let locks = Locks { queue: queue.clone(), engine: engine.clone() };
+            let locks = Locks { queue: queue.clone(), engine: engine.clone(), gathered: Gathered::default() };
             // Grants and commits take turns: more messages gather for a run, and more runs for a trip.
             let runs = Lane::default();
             Self {

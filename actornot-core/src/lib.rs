@@ -25,6 +25,7 @@ mod envelope;
 mod errand;
 mod error;
 mod failure;
+mod gathered;
 mod group;
 mod heartbeat;
 mod held;

@@ -242,17 +242,39 @@ mod tests {
 
     const SEATS: usize = 32;
 
-    /// Every seat is taken by a handler that waits, and twice as many entities stand in line.
+    /// Every seat is taken by a handler that waits, and three times as many entities stand in line.
     async fn crowded(lab: &Lab) -> Process {
+        crowded_with(lab, &["a"]).await
+    }
+
+    /// The same, with these messages for each of those in line.
+    async fn crowded_with(lab: &Lab, messages: &[&str]) -> Process {
         let process = lab.process_with(|config| config.concurrency = SEATS as u32).await;
         for n in 0..SEATS {
             process.act(&format!("seated{n}"), "a", Act::Hold).await.unwrap();
         }
         process.probe.holding(SEATS).await;
-        for n in 0..2 * SEATS {
-            process.say(&format!("in line{n}"), "a").await.unwrap();
+        for n in 0..3 * SEATS {
+            for message in messages {
+                process.say(&format!("in line{n}"), message).await.unwrap();
+            }
         }
         process
+    }
+
+    /// How many locks the first trips take, while a post is on its way.
+    async fn locks_while_posts_outrun_the_runs(messages: &[&str]) -> Vec<usize> {
+        let lab = Lab::new(MemoryBackend::sound());
+        let process = crowded_with(&lab, messages).await;
+        let mut posted = process.gate.hold(Verb::Enqueue, Point::Before);
+        let mut post = [Box::pin(process.say("late", "a")) as BoxFuture<'_, _>];
+        sent(&mut post).await;
+        posted.reached().await;
+        process.probe.let_go(SEATS);
+        assert!(process.emptied(&format!("in line{}", SEATS / 2 * 3)).await.unwrap());
+        let locks = process.gate.sizes(Verb::TryLock);
+        posted.go_on();
+        locks
     }
 
     // The clock stands still while there is something to do: nobody gives way for too long.
@@ -290,17 +312,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_posts_outrun_the_runs_fewer_runs_share_a_trip() {
-        let lab = Lab::new(MemoryBackend::sound());
-        let process = crowded(&lab).await;
-        let mut posted = process.gate.hold(Verb::Enqueue, Point::Before);
-        let mut post = [Box::pin(process.say("late", "a")) as BoxFuture<'_, _>];
-        sent(&mut post).await;
-        posted.reached().await;
-        process.probe.let_go(SEATS);
-        assert!(process.emptied(&format!("in line{}", SEATS / 2)).await.unwrap());
-        assert_eq!(process.gate.sizes(Verb::TryLock).first(), Some(&16));
-        posted.go_on();
+    async fn while_posts_outrun_the_runs_and_messages_gather_fewer_runs_share_a_trip() {
+        let locks = locks_while_posts_outrun_the_runs(&["a", "b"]).await;
+        assert_eq!(locks[0], SEATS, "nothing is known yet: {locks:?}");
+        assert!((8..SEATS).contains(&locks[1]), "{locks:?}");
+    }
+
+    #[tokio::test]
+    async fn while_posts_outrun_the_runs_and_nothing_gathers_all_who_have_a_seat_share_a_trip() {
+        let locks = locks_while_posts_outrun_the_runs(&["a"]).await;
+        assert_eq!(locks[..2], [SEATS, SEATS]);
     }
 
     #[tokio::test]
