@@ -22,7 +22,6 @@ pub(crate) struct Posts {
 }
 
 /// One post on its way.
-#[derive(Clone)]
 pub(crate) struct Posting {
     pub(crate) envelope: Envelope,
     /// What it is to be run for, if this process may run it.

@@ -18,7 +18,7 @@ const SPLIT: usize = 8;
 /// One verb of the contract, as a group calls it.
 pub(crate) trait Verb: Send + Sync + 'static {
     /// One call.
-    type Ask: Clone + Send + Sync;
+    type Ask: Send + Sync;
     /// Its answer.
     type Answer: Send;
 
@@ -55,7 +55,12 @@ struct Waiting<V: Verb> {
 
 struct Call<V: Verb> {
     ask: V::Ask,
-    answer: oneshot::Sender<Result<V::Answer, Error>>,
+    caller: Caller<V::Answer>,
+}
+
+/// Who made a call, and how it went so far.
+struct Caller<A> {
+    answer: oneshot::Sender<Result<A, Error>>,
     /// Repeated until then.
     deadline: Instant,
     /// An earlier try may have been applied, so the final error must not claim that nothing was.
@@ -80,7 +85,7 @@ impl<V: Verb> Group<V> {
     pub(crate) async fn call(self: &Arc<Self>, ask: V::Ask) -> Result<V::Answer, Error> {
         let (answer, answered) = oneshot::channel();
         let deadline = self.seam.now() + self.call_timeout;
-        let call = Call { ask, answer, deadline, unknown: false, company: usize::MAX };
+        let call = Call { ask, caller: Caller { answer, deadline, unknown: false, company: usize::MAX } };
         let start = {
             let mut waiting = self.waiting();
             if waiting.calls.len() >= self.limit {
@@ -152,7 +157,7 @@ impl<V: Verb> Group<V> {
         let n = self.cut(&waiting).clamp(1, waiting.calls.len());
         let mut most = n;
         let fits = |(place, call): &(usize, &Call<V>)| {
-            most = most.min(call.company);
+            most = most.min(call.caller.company);
             *place < most
         };
         let n = waiting.calls.iter().enumerate().take_while(fits).count();
@@ -161,7 +166,8 @@ impl<V: Verb> Group<V> {
 
     /// Makes one trip; answers what is settled and returns what is to be repeated, with the same ids.
     async fn trip(&self, slice: Vec<Call<V>>) -> Vec<Call<V>> {
-        let asks: Vec<V::Ask> = slice.iter().map(|call| call.ask.clone()).collect();
+        let (asks, callers): (Vec<V::Ask>, Vec<_>) =
+            slice.into_iter().map(|call| (call.ask, call.caller)).unzip();
         let answers = tokio::select! {
             biased;
             answers = self.verb.call(&asks) => answers,
@@ -173,24 +179,25 @@ impl<V: Verb> Group<V> {
         if answers.len() != asks.len() {
             let message = format!("the adapter gave {} answers to {} calls", answers.len(), asks.len());
             let error = Error::new(ErrorKind::Conflict, message);
-            slice.into_iter().for_each(|call| drop(call.answer.send(Err(error.clone()))));
+            callers.into_iter().for_each(|caller| drop(caller.answer.send(Err(error.clone()))));
             return Vec::new();
         }
         let now = self.seam.now();
         let splits = self.seam.mistake() != Some(Mistake::SliceNeverSplit);
         let mut again = Vec::new();
-        for (mut call, answer) in slice.into_iter().zip(answers) {
+        let company = asks.len();
+        for ((ask, mut caller), answer) in asks.into_iter().zip(callers).zip(answers) {
             match answer {
-                Err(error) if error.is_shared() && asks.len() > 1 && now < call.deadline && splits => {
-                    call.company = asks.len().div_ceil(SPLIT);
-                    again.push(call);
+                Err(error) if error.is_shared() && company > 1 && now < caller.deadline && splits => {
+                    caller.company = company.div_ceil(SPLIT);
+                    again.push(Call { ask, caller });
                 }
-                Err(error) if transient(&error) && now < call.deadline => {
-                    call.unknown |= error.retry() == Retry::SameId;
-                    again.push(call);
+                Err(error) if transient(&error) && now < caller.deadline => {
+                    caller.unknown |= error.retry() == Retry::SameId;
+                    again.push(Call { ask, caller });
                 }
-                Err(error) if call.unknown => drop(call.answer.send(Err(still_unknown(error)))),
-                answer => drop(call.answer.send(answer)),
+                Err(error) if caller.unknown => drop(caller.answer.send(Err(still_unknown(error)))),
+                answer => drop(caller.answer.send(answer)),
             }
         }
         again
@@ -216,7 +223,7 @@ impl<V: Verb> Flight<V> {
             drop(lane);
             // One that cannot be served goes round with the others; only when nobody was served, and nobody is to be
             // tried in smaller company, is it time to wait.
-            let stuck = again.len() == calls && again.iter().all(|call| call.company >= calls);
+            let stuck = again.len() == calls && again.iter().all(|call| call.caller.company >= calls);
             // Behind the others: those that cannot be served hold up nobody. No order is promised among calls none of
             // which has returned.
             group.waiting().calls.extend(again);
@@ -239,10 +246,10 @@ impl<V: Verb> Drop for Flight<V> {
                 waiting.flying = false;
                 std::mem::take(&mut waiting.calls)
             };
-            for call in calls {
+            for Call { caller, .. } in calls {
                 let gone = group.seam.gone();
-                let gone = if call.unknown { still_unknown(gone) } else { gone };
-                let _ = call.answer.send(Err(gone));
+                let gone = if caller.unknown { still_unknown(gone) } else { gone };
+                let _ = caller.answer.send(Err(gone));
             }
         }
     }

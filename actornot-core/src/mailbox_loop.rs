@@ -19,6 +19,28 @@ enum Driven {
     SliceOver(Box<Held>),
 }
 
+/// What there is to tell once a commit is stored. The commit itself goes to the database, with its state and payloads.
+struct News {
+    acked: Vec<MessageId>,
+    dead: Option<MessageId>,
+    verdict: Verdict,
+    sends: Vec<(EntityId, Duration)>,
+}
+
+impl News {
+    fn of(commit: &Commit, held: &Held) -> Self {
+        let dead = match commit.verdict {
+            Verdict::DeadLetter { .. } => held.ids.get(commit.acked.len()).cloned(),
+            _ => None,
+        };
+        let sends = commit.effects.iter().filter_map(|effect| match effect {
+            Effect::Send(Envelope { entity, message }) => Some((entity.clone(), message.delay)),
+            _ => None,
+        });
+        Self { acked: commit.acked.clone(), dead, verdict: commit.verdict.clone(), sends: sends.collect() }
+    }
+}
+
 impl Engine {
     /// Sits on a seat and runs entities from the line, one after the other, until there is none.
     pub(crate) async fn work(self: Arc<Self>, mut work: Work, mut seat: Seat) {
@@ -85,20 +107,17 @@ impl Engine {
             if !self.is_over(errand) {
                 commit.next = Next::Batch { max: self.config.batch };
             }
-            let dead = match commit.verdict {
-                Verdict::DeadLetter { .. } => held.ids.get(commit.acked.len()).cloned(),
-                _ => None,
-            };
-            match self.commits.call(commit.clone()).await {
+            let news = News::of(&commit, &held);
+            match self.commits.call(commit).await {
                 Ok(Updated::Continue { batch, .. }) if batch.messages.is_empty() => {
                     // Not in the contract, and going on would spin.
                     tracing::error!(entity = %held.lease.entity, "the adapter went on with an empty batch");
-                    self.committed(commit, dead, errand);
+                    self.tell(&held.lease.entity, news, errand);
                     self.hand_back(&held.lease).await;
                     return Driven::LetGo;
                 }
                 Ok(Updated::Continue { fence, batch }) => {
-                    self.committed(commit, dead, errand);
+                    self.tell(&held.lease.entity, news, errand);
                     errand.dismiss(self.seam.now());
                     held.go_on(fence, batch, self.run_deadline());
                     if held.batches >= self.config.slice && self.workers.line() > 0 {
@@ -107,7 +126,7 @@ impl Engine {
                     }
                 }
                 Ok(Updated::Released { next_due }) => {
-                    self.committed(commit, dead, errand);
+                    self.tell(&held.lease.entity, news, errand);
                     self.released(&held.lease.entity, next_due, errand);
                     return Driven::LetGo;
                 }
@@ -128,11 +147,11 @@ impl Engine {
     }
 
     /// Tells those who wait for a message, and looks at those it sent something to.
-    fn committed(self: &Arc<Self>, commit: Commit, dead: Option<MessageId>, errand: &Errand) {
-        let entity = &commit.lease.entity;
-        self.waiters.tell(entity, &commit.acked, Settled::Handled);
+    fn tell(self: &Arc<Self>, entity: &EntityId, news: News, errand: &Errand) {
+        let News { acked, dead, verdict, sends } = news;
+        self.waiters.tell(entity, &acked, Settled::Handled);
         self.waiters.tell(entity, dead.as_slice(), Settled::Dead);
-        match &commit.verdict {
+        match &verdict {
             Verdict::Proceed => {}
             Verdict::DeadLetter { error } => {
                 let id = dead.as_ref().map(MessageId::as_str);
@@ -146,12 +165,10 @@ impl Engine {
                 tracing::debug!(%entity, why = why.as_str(), ?after, error, "waits before its next run");
             }
         }
-        for effect in commit.effects {
-            if let Effect::Send(Envelope { entity, message }) = effect {
-                match message.delay.is_zero() {
-                    true => self.look(&entity, errand.clone()),
-                    false => self.sweeper.hint(self.seam.now() + message.delay),
-                }
+        for (entity, delay) in sends {
+            match delay.is_zero() {
+                true => self.look(&entity, errand.clone()),
+                false => self.sweeper.hint(self.seam.now() + delay),
             }
         }
     }
